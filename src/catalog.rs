@@ -1,0 +1,303 @@
+//! The catalog: a tree with time, in one SQLite database.
+//!
+//! Owns everything that is SQL: the schema, the one writer thread with its queue, and the readers
+//! beside it. Never touches the backing directory. The database lies in the state directory as
+//! `catalog.db`, beside its WAL.
+//!
+//! # Order of durable steps
+//! The filesystem changes the backing directory, then pushes an event, then replies (so a reply means
+//! "queued"). The writer commits what is queued as one transaction. A crash loses what was queued
+//! or in the last unsynced transactions, whole transactions at a time and never one without those
+//! before it; the next start compares the backing directory with the catalog and records the
+//! difference as found. [`Catalog::sync`] makes everything before it durable.
+
+mod apply;
+mod checkpoint;
+pub mod event;
+mod history;
+mod observe;
+mod queue;
+pub mod read;
+mod rows;
+mod schema;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+pub use history::{ChangeInfo, Content, VersionInfo};
+pub use read::{Located, NodeInfo, Reader, When};
+pub use rows::ChangeOp;
+
+use crate::types::Seq;
+use event::{Event, Op};
+use queue::Queue;
+
+/// Name of the database file in the state directory.
+pub const FILE_NAME: &str = "catalog.db";
+
+/// Fact about the catalog: when the last orderly stop was, in nanoseconds; 0 while running.
+const STOPPED: &str = "stopped_ns";
+/// Fact about the catalog: 1 once a walk has seen the whole tree.
+const IMPORTED: &str = "imported";
+
+/// What can go wrong with the catalog.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The file cannot be opened as a catalog.
+    #[error("cannot open the catalog {}", path.display())]
+    Open {
+        /// The database file.
+        path: PathBuf,
+        /// SQLite's reason.
+        source: rusqlite::Error,
+    },
+    /// The file was written by a newer Horace.
+    #[error(
+        "the catalog {} has schema {found}, this program knows {known}: \
+         use the Horace version that wrote it, or a newer one",
+        path.display()
+    )]
+    Newer {
+        /// The database file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The newest schema that this program can read.
+        known: usize,
+    },
+    /// A query failed.
+    #[error("the catalog could not be read")]
+    Query(#[from] rusqlite::Error),
+    /// The writer thread could not be started.
+    #[error("cannot start the catalog's writer")]
+    Thread(#[source] std::io::Error),
+    /// The catalog could not be made durable.
+    #[error("the catalog is degraded: {reason}")]
+    Degraded {
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl CatalogError {
+    fn open(path: &Path, source: rusqlite::Error) -> Self {
+        Self::Open {
+            path: path.into(),
+            source,
+        }
+    }
+}
+
+/// What is wrong with the catalog, shared by its threads.
+#[derive(Debug, Default)]
+struct Health {
+    inner: Mutex<HealthState>,
+}
+
+#[derive(Debug, Default)]
+struct HealthState {
+    degraded: Option<String>,
+    wants_reconcile: bool,
+}
+
+impl Health {
+    fn fail(&self, reason: String) {
+        let mut inner = self.inner.lock();
+        if inner.degraded.is_none() {
+            tracing::error!(
+                reason,
+                "catalog degraded: changes go on, a reconcile must follow"
+            );
+        }
+        inner.degraded = Some(reason);
+        inner.wants_reconcile = true;
+    }
+
+    fn want_reconcile(&self) {
+        self.inner.lock().wants_reconcile = true;
+    }
+}
+
+/// What the last run left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// Whether a walk has seen the whole tree at some time.
+    pub imported: bool,
+    /// When the catalog was last known to be true, in nanoseconds since 1970: a file whose times are
+    /// not older than this may have changed in the same tick without a trace.
+    pub trusted_until_ns: i64,
+}
+
+/// Figures for `status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogStatus {
+    /// Events that wait for their commit.
+    pub queue: u64,
+    /// Why the catalog may be behind; `None` if it is well.
+    pub degraded: Option<String>,
+    /// Size of the write-ahead log in bytes.
+    pub wal_bytes: u64,
+}
+
+/// A catalog that is open for writing; one per backing directory.
+pub struct Catalog {
+    path: PathBuf,
+    queue: Arc<Queue>,
+    health: Arc<Health>,
+    readers: Mutex<Vec<Reader>>,
+    threads: Mutex<Option<(JoinHandle<()>, checkpoint::Checkpointer)>>,
+    past: Past,
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Catalog {
+    /// Opens or creates the catalog in `state_dir` and starts its writer.
+    ///
+    /// # Errors
+    /// [`CatalogError::Newer`] for a file of a newer schema, [`CatalogError::Open`] for anything
+    /// that is not a catalog: it is never replaced by an empty one.
+    pub fn open(state_dir: &Path) -> Result<Self, CatalogError> {
+        let path = state_dir.join(FILE_NAME);
+        let db = schema::open_writer(&path)?;
+        let past = Reader::open(&path)?.past()?;
+        let queue = Arc::new(Queue::default());
+        let health = Arc::new(Health::default());
+        let writer = writer::Writer::new(db, &path, Arc::clone(&queue), Arc::clone(&health))?;
+        let thread = std::thread::Builder::new()
+            .name("catalog".into())
+            .spawn(move || writer.run())
+            .map_err(CatalogError::Thread)?;
+        let checkpointer = checkpoint::Checkpointer::start(&path)?;
+        Ok(Self {
+            path,
+            queue,
+            health,
+            readers: Mutex::default(),
+            threads: Mutex::new(Some((thread, checkpointer))),
+            past,
+        })
+    }
+
+    /// What the last run left behind.
+    pub fn past(&self) -> Past {
+        self.past
+    }
+
+    /// Hands events over, in this order and after all that were handed over before.
+    ///
+    /// Waits only while the queue is full.
+    pub fn push(&self, events: impl IntoIterator<Item = Event>) {
+        self.queue.push(events);
+    }
+
+    /// Waits until a few thousand events could be pushed without waiting.
+    pub fn wait_for_room(&self) {
+        self.queue.wait_for_room();
+    }
+
+    /// Waits until everything pushed before is visible to readers.
+    pub fn barrier(&self) {
+        self.queue.barrier();
+    }
+
+    /// Makes everything pushed before durable and returns the last sequence number.
+    ///
+    /// # Errors
+    /// [`CatalogError::Degraded`] if some of it could not be committed.
+    pub fn sync(&self) -> Result<Seq, CatalogError> {
+        self.barrier();
+        checkpoint::make_durable(&self.path)?;
+        if let Some(reason) = self.health.inner.lock().degraded.clone() {
+            return Err(CatalogError::Degraded { reason });
+        }
+        self.read(Reader::seq)
+    }
+
+    /// Runs a query that sees everything pushed before, on a connection from a small pool.
+    ///
+    /// # Errors
+    /// What the query fails with.
+    pub fn read<T, E: From<CatalogError>>(
+        &self,
+        query: impl FnOnce(&mut Reader) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.barrier();
+        self.read_committed(query)
+    }
+
+    /// Runs a query that need not see what is still queued.
+    ///
+    /// # Errors
+    /// What the query fails with.
+    pub fn read_committed<T, E: From<CatalogError>>(
+        &self,
+        query: impl FnOnce(&mut Reader) -> Result<T, E>,
+    ) -> Result<T, E> {
+        const KEPT: usize = 4;
+        let pooled = self.readers.lock().pop();
+        let mut reader = match pooled {
+            Some(reader) => reader,
+            None => Reader::open(&self.path)?,
+        };
+        let result = query(&mut reader);
+        let mut readers = self.readers.lock();
+        if result.is_ok() && readers.len() < KEPT {
+            readers.push(reader);
+        }
+        result
+    }
+
+    /// Figures for `status`.
+    pub fn status(&self) -> CatalogStatus {
+        CatalogStatus {
+            queue: self.queue.depth(),
+            degraded: self.health.inner.lock().degraded.clone(),
+            wal_bytes: checkpoint::wal_bytes(&self.path),
+        }
+    }
+
+    /// Whether something happened that only a walk over the tree can tell, since this was asked last.
+    pub fn take_reconcile_wish(&self) -> bool {
+        std::mem::take(&mut self.health.inner.lock().wants_reconcile)
+    }
+
+    /// Says that a walk has repaired whatever was missed.
+    pub fn reconciled(&self) {
+        let mut inner = self.health.inner.lock();
+        if !inner.wants_reconcile && inner.degraded.take().is_some() {
+            tracing::info!("catalog repaired by a reconcile");
+        }
+    }
+
+    /// Commits what is queued, notes the orderly end at `now_ns`, and stops the threads.
+    pub fn close(&self, now_ns: i64) {
+        let Some((writer, checkpointer)) = self.threads.lock().take() else {
+            return;
+        };
+        self.push([Event {
+            time_ns: now_ns,
+            writer: None,
+            op: Op::Stop,
+        }]);
+        self.queue.close();
+        if writer.join().is_err() {
+            tracing::error!("the catalog's writer panicked");
+        }
+        checkpointer.stop();
+        self.readers.lock().clear();
+        if let Err(error) = checkpoint::make_durable(&self.path) {
+            tracing::warn!(%error, "last checkpoint failed, the WAL stays");
+        }
+    }
+}

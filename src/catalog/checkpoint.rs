@@ -1,0 +1,104 @@
+//! Moving the write-ahead log into the database.
+//!
+//! Owns a thread of its own for it, since a checkpoint in the writer stalls it for a tenth of a second.
+//! Under a flood the log would outgrow it, so above a limit the writer does it after all.
+#![expect(clippy::disallowed_types, reason = "the catalog owns the database")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use rusqlite::Connection;
+
+use super::CatalogError;
+
+/// How often the log is looked at.
+const EVERY: Duration = Duration::from_millis(500);
+/// Below this it is left alone, in bytes.
+const WORTH_IT: u64 = 4 << 20;
+/// Above this the writer waits for its checkpoint, in bytes.
+const LIMIT: u64 = 256 << 20;
+
+/// The thread; it ends when told to.
+pub(super) struct Checkpointer {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: JoinHandle<()>,
+}
+
+impl Checkpointer {
+    pub(super) fn start(path: &Path) -> Result<Self, CatalogError> {
+        let db = Connection::open(path).map_err(|source| CatalogError::open(path, source))?;
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let (path, signal) = (path.to_path_buf(), Arc::clone(&stop));
+        let thread = std::thread::Builder::new()
+            .name("checkpoint".into())
+            .spawn(move || run(&db, &path, &signal))
+            .map_err(CatalogError::Thread)?;
+        Ok(Self { stop, thread })
+    }
+
+    pub(super) fn stop(self) {
+        *self.stop.0.lock() = true;
+        self.stop.1.notify_all();
+        if self.thread.join().is_err() {
+            tracing::error!("the checkpoint thread panicked");
+        }
+    }
+}
+
+fn run(db: &Connection, path: &Path, (stopped, signal): &(Mutex<bool>, Condvar)) {
+    let mut last = 0;
+    let mut stopped = stopped.lock();
+    while !*stopped {
+        signal.wait_for(&mut stopped, EVERY);
+        let size = wal_bytes(path);
+        if size >= WORTH_IT && size != last {
+            parking_lot::MutexGuard::unlocked(&mut stopped, || checkpoint(db, "PASSIVE"));
+        }
+        last = size;
+    }
+}
+
+/// Empties the log from within the writer if it has outgrown its limit.
+pub(super) fn limit_wal(db: &Connection, path: &Path) {
+    if wal_bytes(path) > LIMIT {
+        checkpoint(db, "TRUNCATE");
+    }
+}
+
+fn checkpoint(db: &Connection, mode: &str) {
+    if let Err(error) = db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(())) {
+        tracing::warn!(%error, mode, "checkpoint failed");
+    }
+}
+
+/// Writes everything that is committed through to the disk.
+pub(super) fn make_durable(path: &Path) -> Result<(), CatalogError> {
+    // The pages of the log first: a checkpoint that finds a reader in its way leaves some there.
+    let wal = std::fs::File::open(wal_path(path)).and_then(|wal| wal.sync_data());
+    match wal {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(CatalogError::Degraded {
+                reason: format!("cannot sync its log: {error}"),
+            });
+        }
+        _ => {}
+    }
+    let db = Connection::open(path).map_err(|source| CatalogError::open(path, source))?;
+    db.busy_timeout(Duration::from_secs(5))?;
+    db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+    Ok(())
+}
+
+/// Size of the write-ahead log.
+pub(super) fn wal_bytes(path: &Path) -> u64 {
+    std::fs::metadata(wal_path(path)).map_or(0, |m| m.len())
+}
+
+fn wal_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}

@@ -1,0 +1,168 @@
+//! What the filesystem tells the catalog.
+//!
+//! Owns the vocabulary between the two: every event names inodes by their [`InodeKey`] and entries by
+//! directory and name, never by path, and carries what `stat` said after the operation. Events are
+//! applied in the order in which they were handed over.
+
+use std::sync::Arc;
+
+use crate::types::{ContentHash, Inode, InodeKey, Name, Origin, SessionId, Writer};
+
+/// One thing that happened, with when and by whom.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Wall clock when it happened, in nanoseconds since 1970.
+    pub time_ns: i64,
+    /// Who did it; `None` for what was found rather than seen.
+    pub writer: Option<Arc<Writer>>,
+    /// What happened.
+    pub op: Op,
+}
+
+/// A name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The directory.
+    pub parent: InodeKey,
+    /// The name in it.
+    pub name: Name,
+}
+
+/// Whether anybody has a file open at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Openness {
+    /// A handle of the mount is open, so more of the file may come.
+    Open,
+    /// None is.
+    Closed,
+}
+
+/// The content that a file is created with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Born {
+    /// It comes later, by a [`Op::Seal`] (regular files), or never (everything else).
+    Bare,
+    /// A regular file made without being opened, so its first version is empty.
+    Empty,
+    /// A symlink to these bytes.
+    Target(Box<[u8]>),
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Op {
+    /// The inode that the root of the tree has this time.
+    Root {
+        /// The root of the backing directory.
+        inode: Inode,
+    },
+    /// A new inode got its first name.
+    Create {
+        /// Where.
+        at: Place,
+        /// What.
+        inode: Inode,
+        /// Its content.
+        born: Born,
+    },
+    /// An inode got another name.
+    Link {
+        /// Where.
+        at: Place,
+        /// What, with the new link count.
+        inode: Inode,
+    },
+    /// A name went away, by `unlink` or `rmdir`.
+    Unlink {
+        /// Where.
+        at: Place,
+        /// What had the name.
+        key: InodeKey,
+        /// The inode as it is now, if it has other names.
+        remaining: Option<Inode>,
+        /// Whether somebody may still write to it.
+        openness: Openness,
+    },
+    /// A name moved, perhaps over another.
+    Rename {
+        /// From where.
+        from: Place,
+        /// To where.
+        to: Place,
+        /// What moved, as it is now.
+        inode: Inode,
+        /// The inode that had the new name before, and whether somebody has it open.
+        replaced: Option<(InodeKey, Openness)>,
+    },
+    /// Two names changed places (`RENAME_EXCHANGE`).
+    Exchange {
+        /// One name, and what has it now.
+        a: (Place, Inode),
+        /// The other name, and what has it now.
+        b: (Place, Inode),
+    },
+    /// Attributes changed, the content did not.
+    Attr {
+        /// The inode as it is now.
+        inode: Inode,
+    },
+    /// A session's content is fixed as a version.
+    Seal {
+        /// The file as it is now.
+        inode: Inode,
+        /// Which session; one session makes at most one version.
+        session: SessionId,
+        /// The digest; `None` if it follows by [`Op::Digest`].
+        digest: Option<ContentHash>,
+    },
+    /// The digest of a version that was sealed without one.
+    Digest {
+        /// The file when it was read.
+        inode: Inode,
+        /// The session that made the version.
+        session: SessionId,
+        /// The digest; `None` if the bytes were gone before they could be read.
+        digest: Option<ContentHash>,
+    },
+    /// A session is over; nothing more comes from it.
+    End {
+        /// Which.
+        session: SessionId,
+        /// The file.
+        key: InodeKey,
+    },
+    /// A name was found on the backing directory.
+    Observe {
+        /// Where.
+        at: Place,
+        /// What has the name.
+        inode: Inode,
+        /// Its content, if that was read.
+        found: Found,
+        /// What a change that this reveals is to be called.
+        origin: Origin,
+    },
+    /// A name that the catalog has was not found on the backing directory.
+    Gone {
+        /// Where.
+        at: Place,
+        /// What the catalog thought to be there.
+        key: InodeKey,
+    },
+    /// A whole walk over the tree is done: what it did not find is gone, and what is found from now on is
+    /// a change, not an import.
+    WalkDone,
+    /// The last event of a run that ends in order.
+    Stop,
+}
+
+/// What is known of the content of something that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing: only the name and the attributes count.
+    Unread,
+    /// The digest of a regular file that did not change while it was read.
+    Content(ContentHash),
+    /// A symlink to these bytes.
+    Target(Box<[u8]>),
+}

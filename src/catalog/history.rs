@@ -1,0 +1,365 @@
+//! Queries of what happened: the versions of a path, and the log of changes.
+//!
+//! Owns lineage, the rule by which a path's history spans all the files that had the path.
+
+use std::collections::HashSet;
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::read::Reader;
+use super::rows::{ChangeOp, get_hash, get_u64};
+use super::{CatalogError, When};
+use crate::types::{ContentHash, FileId, Kind, Name, Origin, Seq, Writer};
+
+/// Where the content of a version can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Content {
+    /// It is the live file.
+    Head,
+    /// Nowhere: it was not kept.
+    None,
+}
+
+/// One version of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionInfo {
+    /// Which file.
+    pub file: FileId,
+    /// Its number in that file, from 1.
+    pub number: u32,
+    /// The change that made it.
+    pub seq: Seq,
+    /// When, in nanoseconds since 1970.
+    pub time_ns: i64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Modification time in nanoseconds.
+    pub mtime_ns: i64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Digest; `None` while it is on its way, or if the bytes were gone before they could be read.
+    pub hash: Option<ContentHash>,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Who wrote it; `None` for what was found.
+    pub writer: Option<Writer>,
+    /// Where its content is.
+    pub content: Content,
+}
+
+/// One row of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangeInfo {
+    /// Its number.
+    pub seq: Seq,
+    /// When, in nanoseconds since 1970.
+    pub time_ns: i64,
+    /// What kind.
+    pub op: ChangeOp,
+    /// Of which file.
+    pub file: FileId,
+    /// What kind of thing the file is.
+    pub kind: Kind,
+    /// The path after the change, or before it if the change ended it.
+    pub path: Option<Vec<u8>>,
+    /// The path before, where the change moved something.
+    pub from_path: Option<Vec<u8>>,
+    /// The version that the change made, with size and digest.
+    pub version: Option<(u32, u64, Option<ContentHash>)>,
+    /// Who did it; `None` for what was found.
+    pub writer: Option<Writer>,
+}
+
+impl Reader {
+    /// Every version that a name in a directory has shown, oldest first: each occupant's versions
+    /// while it was there and the one it arrived with, and the first occupant's older history.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn lineage(
+        &mut self,
+        parent: FileId,
+        name: &[u8],
+    ) -> Result<Vec<VersionInfo>, CatalogError> {
+        let sql = "SELECT child, from_seq, to_seq FROM entry_past WHERE parent = ?1 AND name = ?2
+                   UNION ALL
+                   SELECT child, from_seq, NULL FROM entry WHERE parent = ?1 AND name = ?2
+                   ORDER BY from_seq";
+        let stays: Vec<(FileId, u64, Option<u64>)> = self
+            .db
+            .prepare_cached(sql)?
+            .query_map(params![parent.0.cast_signed(), name], |row| {
+                let to: Option<i64> = row.get(2)?;
+                Ok((
+                    FileId(get_u64(row, 0)?),
+                    get_u64(row, 1)?,
+                    to.map(i64::cast_unsigned),
+                ))
+            })?
+            .collect::<Result<_, _>>()?;
+        let mut seen = HashSet::new();
+        let mut shown = Vec::new();
+        for (index, (file, from, to)) in stays.into_iter().enumerate() {
+            let versions = self.versions(file)?;
+            let arrived_with = versions.iter().rposition(|v| v.seq.0 < from);
+            let first = if index == 0 {
+                0
+            } else {
+                arrived_with.unwrap_or(0)
+            };
+            // What a session still wrote after the name was deleted was the end of this path too.
+            let ended_here = to.is_some() && self.ended_seq(file)? == to;
+            for version in versions.into_iter().skip(first) {
+                let there = to.is_none_or(|to| version.seq.0 < to) || ended_here;
+                if there && seen.insert((file, version.number)) {
+                    shown.push(version);
+                }
+            }
+        }
+        Ok(shown)
+    }
+
+    fn ended_seq(&self, file: FileId) -> Result<Option<u64>, CatalogError> {
+        let sql = "SELECT ended_seq FROM file WHERE id = ?1";
+        let seq: Option<Option<i64>> = self
+            .db
+            .prepare_cached(sql)?
+            .query_row([file.0.cast_signed()], |row| row.get(0))
+            .optional()?;
+        Ok(seq.flatten().map(i64::cast_unsigned))
+    }
+
+    /// The versions of one file, oldest first.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn versions(&mut self, file: FileId) -> Result<Vec<VersionInfo>, CatalogError> {
+        let sql = "SELECT v.file, v.number, v.seq, c.time_ns, v.size, v.mtime_ns, v.mode, v.uid,
+                          v.gid, v.sha256, v.origin,
+                          f.head = v.number AND f.ended_seq IS NULL,
+                          w.uid, w.gid, w.pid, w.comm
+                   FROM version v JOIN change c ON c.seq = v.seq JOIN file f ON f.id = v.file
+                   LEFT JOIN writer w ON w.id = c.writer
+                   WHERE v.file = ?1 ORDER BY v.number";
+        let versions = self
+            .db
+            .prepare_cached(sql)?
+            .query_map([file.0.cast_signed()], |row| {
+                Ok(VersionInfo {
+                    file: FileId(get_u64(row, 0)?),
+                    number: row.get(1)?,
+                    seq: Seq(get_u64(row, 2)?),
+                    time_ns: row.get(3)?,
+                    size: get_u64(row, 4)?,
+                    mtime_ns: row.get(5)?,
+                    mode: row.get(6)?,
+                    uid: row.get(7)?,
+                    gid: row.get(8)?,
+                    hash: get_hash(row, 9)?,
+                    origin: Origin::from_code(row.get(10)?).unwrap_or(Origin::External),
+                    content: if row.get(11)? {
+                        Content::Head
+                    } else {
+                        Content::None
+                    },
+                    writer: writer_from_row(row, 12)?,
+                })
+            })?
+            .collect::<Result<_, _>>()?;
+        Ok(versions)
+    }
+
+    /// Up to `limit` changes after `since`, in order.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn changes(&mut self, since: Seq, limit: usize) -> Result<Vec<ChangeInfo>, CatalogError> {
+        let sql = "SELECT c.seq, c.time_ns, c.op, c.file, c.other, f.kind, v.number, v.size,
+                          v.sha256, w.uid, w.gid, w.pid, w.comm
+                   FROM change c JOIN file f ON f.id = c.file
+                   LEFT JOIN version v ON v.file = c.file AND v.number = c.number
+                   LEFT JOIN writer w ON w.id = c.writer
+                   WHERE c.seq > ?1 ORDER BY c.seq LIMIT ?2";
+        let rows: Vec<(ChangeInfo, Option<FileId>)> = self
+            .db
+            .prepare_cached(sql)?
+            .query_map(params![since.0.cast_signed(), limit], |row| {
+                let number: Option<u32> = row.get(6)?;
+                let version = match number {
+                    Some(number) => Some((number, get_u64(row, 7)?, get_hash(row, 8)?)),
+                    None => None,
+                };
+                let change = ChangeInfo {
+                    seq: Seq(get_u64(row, 0)?),
+                    time_ns: row.get(1)?,
+                    op: ChangeOp::from_code(row.get(2)?).unwrap_or(ChangeOp::Attr),
+                    file: FileId(get_u64(row, 3)?),
+                    kind: Kind::from_code(row.get(5)?).unwrap_or(Kind::File),
+                    path: None,
+                    from_path: None,
+                    version,
+                    writer: writer_from_row(row, 9)?,
+                };
+                Ok((
+                    change,
+                    row.get::<_, Option<i64>>(4)?
+                        .map(|id| FileId(id.cast_unsigned())),
+                ))
+            })?
+            .collect::<Result<_, _>>()?;
+        rows.into_iter()
+            .map(|(change, other)| self.with_paths(change, other))
+            .collect()
+    }
+
+    fn with_paths(
+        &self,
+        mut change: ChangeInfo,
+        other: Option<FileId>,
+    ) -> Result<ChangeInfo, CatalogError> {
+        let before = Seq(change.seq.0.saturating_sub(1));
+        let (file, seq) = (change.file, change.seq);
+        match change.op {
+            ChangeOp::Unlink => change.path = self.name_closed(file, seq)?,
+            ChangeOp::Link => change.path = self.name_opened(file, seq)?,
+            ChangeOp::Rename | ChangeOp::Exchange => {
+                change.path = self.name_opened(file, seq)?;
+                change.from_path = self.name_closed(file, seq)?;
+            }
+            ChangeOp::Replace => {
+                change.path = self.path_of(file, seq)?;
+                if let Some(source) = other {
+                    change.from_path = self.name_closed(source, seq)?;
+                }
+            }
+            ChangeOp::Create | ChangeOp::Write | ChangeOp::Attr => {
+                change.path = self.path_of(file, seq)?;
+            }
+        }
+        if change.path.is_none() {
+            change.path = self.path_of(file, before)?;
+        }
+        Ok(change)
+    }
+
+    /// The path of the name that a change took away.
+    fn name_closed(&self, file: FileId, seq: Seq) -> Result<Option<Vec<u8>>, CatalogError> {
+        let sql = "SELECT parent, name FROM entry_past WHERE child = ?1 AND to_seq = ?2 LIMIT 1";
+        self.named(sql, file, seq, Seq(seq.0.saturating_sub(1)))
+    }
+
+    /// The path of the name that a change gave.
+    fn name_opened(&self, file: FileId, seq: Seq) -> Result<Option<Vec<u8>>, CatalogError> {
+        let sql = "SELECT parent, name FROM entry WHERE child = ?1 AND from_seq = ?2
+                   UNION ALL
+                   SELECT parent, name FROM entry_past WHERE child = ?1 AND from_seq = ?2 LIMIT 1";
+        self.named(sql, file, seq, seq)
+    }
+
+    fn named(
+        &self,
+        sql: &str,
+        file: FileId,
+        seq: Seq,
+        at: Seq,
+    ) -> Result<Option<Vec<u8>>, CatalogError> {
+        let found = self
+            .db
+            .prepare_cached(sql)?
+            .query_row(params![file.0.cast_signed(), seq.0.cast_signed()], |row| {
+                Ok((FileId(get_u64(row, 0)?), row.get::<_, Vec<u8>>(1)?))
+            })
+            .optional()?;
+        let Some((parent, name)) = found else {
+            return Ok(None);
+        };
+        Ok(self.path_of(parent, at)?.map(|path| join(path, &name)))
+    }
+
+    /// Names at which a file ended and that are free now, with the change that ended it.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read, or what `visit` fails with.
+    pub fn deleted<E: From<CatalogError>>(
+        &mut self,
+        mut visit: impl FnMut(&[u8], Seq, FileId) -> Result<(), E>,
+    ) -> Result<(), E> {
+        const PAGE: usize = 1024;
+        let sql = "SELECT p.parent, p.name, p.to_seq, p.child, p.from_seq FROM entry_past p
+                   JOIN file f ON f.id = p.child AND f.ended_seq = p.to_seq
+                   WHERE (p.parent, p.name, p.from_seq) > (?1, ?2, ?3)
+                   ORDER BY p.parent, p.name, p.from_seq LIMIT ?4";
+        let mut after: (i64, Vec<u8>, i64) = (i64::MIN, Vec::new(), i64::MIN);
+        loop {
+            let page: Vec<(i64, Vec<u8>, u64, FileId, i64)> = self
+                .db
+                .prepare_cached(sql)
+                .and_then(|mut query| {
+                    query
+                        .query_map(params![after.0, after.1, after.2, PAGE], |row| {
+                            let file = FileId(get_u64(row, 3)?);
+                            Ok((
+                                row.get(0)?,
+                                row.get(1)?,
+                                get_u64(row, 2)?,
+                                file,
+                                row.get(4)?,
+                            ))
+                        })?
+                        .collect()
+                })
+                .map_err(CatalogError::from)?;
+            let last = page.len() < PAGE;
+            for (parent, name, to, file, from) in page {
+                let dir = FileId(parent.cast_unsigned());
+                if self.child(dir, &name, When::Now)?.is_none()
+                    && let Some(path) = self.path_of(dir, Seq(to.saturating_sub(1)))?
+                {
+                    visit(&join(path, &name), Seq(to), file)?;
+                }
+                after = (parent, name, from);
+            }
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// When a change happened, in nanoseconds since 1970.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn time_of(&self, seq: Seq) -> Result<i64, CatalogError> {
+        let sql = "SELECT time_ns FROM change WHERE seq = ?1";
+        Ok(self
+            .db
+            .prepare_cached(sql)?
+            .query_row([seq.0.cast_signed()], |row| row.get(0))?)
+    }
+}
+
+fn join(mut path: Vec<u8>, name: &[u8]) -> Vec<u8> {
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
+}
+
+fn writer_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Writer>> {
+    let Some(uid) = row.get::<_, Option<u32>>(first)? else {
+        return Ok(None);
+    };
+    let comm: Name = row.get::<_, Vec<u8>>(first + 3)?.into();
+    Ok(Some(Writer {
+        uid,
+        gid: row.get(first + 1)?,
+        pid: row.get(first + 2)?,
+        comm,
+    }))
+}

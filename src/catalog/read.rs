@@ -1,0 +1,622 @@
+//! Queries of the tree, now or as of any sequence number.
+//!
+//! Owns one read-only connection each; many may read beside the writer. Every public call is a short
+//! read transaction of its own unless it says otherwise, so that no reader holds the log back for long.
+#![expect(clippy::disallowed_types, reason = "the catalog owns the database")]
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::rows::{get_hash, get_u64};
+use super::{CatalogError, IMPORTED, Past, STOPPED, schema};
+use crate::types::{ContentHash, FileId, InodeKey, Kind, Name, Seq, Stamp};
+
+/// Entries read at a time, so that a directory of a million names needs little memory.
+const PAGE: usize = 1024;
+
+/// Which state of the tree is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// The newest.
+    Now,
+    /// As it was after this change.
+    At(Seq),
+}
+
+/// A file, directory or symlink as it was at some time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Its identity.
+    pub id: FileId,
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Modification time in nanoseconds.
+    pub mtime_ns: i64,
+    /// Digest of its content; `None` for what is no regular file, and while it is on its way.
+    pub hash: Option<ContentHash>,
+}
+
+/// Where a path leads, or led when it last led anywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The directory that has or had the last name; the root for the root itself.
+    pub parent: FileId,
+    /// The last name; empty for the root.
+    pub name: Name,
+    /// What has or had the name.
+    pub file: FileId,
+    /// Whether it has the name now.
+    pub live: bool,
+}
+
+/// One live entry with what a walk compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownEntry {
+    /// Its identity.
+    pub id: FileId,
+    /// What it is.
+    pub kind: Kind,
+    /// Its inode.
+    pub key: InodeKey,
+    /// Size and times that its digest stands for; `ctime_ns` is 0 if the content is not known.
+    pub stamp: Stamp,
+    /// Permission bits, owner and group.
+    pub owner: (u32, u32, u32),
+}
+
+/// Totals for `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Live names.
+    pub entries: u64,
+    /// Versions of all files, live or not.
+    pub versions: u64,
+}
+
+/// A read-only connection to a catalog.
+pub struct Reader {
+    pub(super) db: Connection,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reader")
+    }
+}
+
+impl Reader {
+    /// Opens a catalog file for queries.
+    ///
+    /// # Errors
+    /// If it is missing, is no catalog, or has a newer schema.
+    pub fn open(path: &Path) -> Result<Self, CatalogError> {
+        schema::open_reader(path).map(|db| Self { db })
+    }
+
+    /// What the last run left behind.
+    pub(super) fn past(&self) -> Result<Past, CatalogError> {
+        let stopped = self.meta(STOPPED)?;
+        let trusted_until_ns = match stopped {
+            Some(ns) if ns != 0 => ns,
+            _ => self
+                .db
+                .query_row(
+                    "SELECT time_ns FROM change ORDER BY seq DESC LIMIT 1",
+                    [],
+                    |row| row.get(0),
+                )
+                .optional()?
+                .unwrap_or(0),
+        };
+        Ok(Past {
+            imported: self.meta(IMPORTED)? == Some(1),
+            trusted_until_ns,
+        })
+    }
+
+    fn meta(&self, key: &str) -> Result<Option<i64>, CatalogError> {
+        let sql = "SELECT value FROM meta WHERE key = ?1";
+        Ok(self
+            .db
+            .prepare_cached(sql)?
+            .query_row([key], |row| row.get(0))
+            .optional()?)
+    }
+
+    /// The random identity of this catalog, from which the UUIDs of its files are made.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn catalog_id(&self) -> Result<[u8; 16], CatalogError> {
+        let sql = "SELECT value FROM meta WHERE key = 'catalog_id'";
+        Ok(self
+            .db
+            .prepare_cached(sql)?
+            .query_row([], |row| row.get(0))?)
+    }
+
+    /// The last sequence number; 0 in an empty catalog.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn seq(&mut self) -> Result<Seq, CatalogError> {
+        let sql = "SELECT coalesce(max(seq), 0) FROM change";
+        Ok(self
+            .db
+            .prepare_cached(sql)?
+            .query_row([], |row| get_u64(row, 0).map(Seq))?)
+    }
+
+    /// Totals for `status`. Counts rows: some 0.1 s per million.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn totals(&mut self) -> Result<Totals, CatalogError> {
+        let count = |table: &str| {
+            self.db
+                .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
+                    get_u64(row, 0)
+                })
+        };
+        Ok(Totals {
+            entries: count("entry")?,
+            versions: count("version")?,
+        })
+    }
+
+    /// The last change at or before a time; `None` before the first.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn seq_at(&mut self, time_ns: i64) -> Result<Option<Seq>, CatalogError> {
+        let mut epochs: Vec<u64> = self
+            .db
+            .prepare_cached("SELECT seq FROM epoch ORDER BY seq")?
+            .query_map([], |row| get_u64(row, 0))?
+            .collect::<Result<_, _>>()?;
+        epochs.push(self.seq()?.0 + 1);
+        let mut time_of = self
+            .db
+            .prepare_cached("SELECT time_ns FROM change WHERE seq = ?1")?;
+        let mut before = |seq: u64| -> rusqlite::Result<bool> {
+            let at: i64 = time_of.query_row([seq.cast_signed()], |row| row.get(0))?;
+            Ok(at <= time_ns)
+        };
+        // Newest epoch first: where the clock was set back, the later history of a time counts.
+        for range in epochs.windows(2).rev() {
+            let (mut low, mut high) = (range[0], range[1]);
+            if low >= high || !before(low)? {
+                continue;
+            }
+            while high - low > 1 {
+                let middle = low + (high - low) / 2;
+                if before(middle)? {
+                    low = middle;
+                } else {
+                    high = middle;
+                }
+            }
+            return Ok(Some(Seq(low)));
+        }
+        Ok(None)
+    }
+
+    /// Where a path from the root leads, or led last: a name that has gone is followed to what had
+    /// it last, also through directories that have gone.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn locate(&mut self, path: &[u8]) -> Result<Option<Located>, CatalogError> {
+        let mut at = Located {
+            parent: FileId::ROOT,
+            name: Name::default(),
+            file: FileId::ROOT,
+            live: true,
+        };
+        for name in components(path) {
+            let Some((file, here)) = self.last_child(at.file, name)? else {
+                return Ok(None);
+            };
+            at = Located {
+                parent: at.file,
+                name: name.into(),
+                file,
+                live: at.live && here,
+            };
+        }
+        Ok(Some(at))
+    }
+
+    fn last_child(&self, dir: FileId, name: &[u8]) -> Result<Option<(FileId, bool)>, CatalogError> {
+        if let Some(live) = self.child(dir, name, When::Now)? {
+            return Ok(Some((live, true)));
+        }
+        let sql = "SELECT child FROM entry_past WHERE parent = ?1 AND name = ?2
+                   ORDER BY from_seq DESC LIMIT 1";
+        let past = self
+            .db
+            .prepare_cached(sql)?
+            .query_row(params![dir.0.cast_signed(), name], |row| get_u64(row, 0))
+            .optional()?;
+        Ok(past.map(|id| (FileId(id), false)))
+    }
+
+    /// What has a name in a directory at some time.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn child(
+        &self,
+        dir: FileId,
+        name: &[u8],
+        when: When,
+    ) -> Result<Option<FileId>, CatalogError> {
+        let dir = dir.0.cast_signed();
+        let found = match when {
+            When::Now => self
+                .db
+                .prepare_cached("SELECT child FROM entry WHERE parent = ?1 AND name = ?2")?
+                .query_row(params![dir, name], |row| get_u64(row, 0))
+                .optional()?,
+            When::At(seq) => {
+                let sql = "SELECT child FROM entry
+                           WHERE parent = ?1 AND name = ?2 AND from_seq <= ?3
+                           UNION ALL
+                           SELECT child FROM entry_past
+                           WHERE parent = ?1 AND name = ?2 AND from_seq <= ?3 AND to_seq > ?3
+                           LIMIT 1";
+                self.db
+                    .prepare_cached(sql)?
+                    .query_row(params![dir, name, seq.0.cast_signed()], |row| {
+                        get_u64(row, 0)
+                    })
+                    .optional()?
+            }
+        };
+        Ok(found.map(FileId))
+    }
+
+    /// What a path from the root leads to at some time.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn resolve(&mut self, path: &[u8], when: When) -> Result<Option<FileId>, CatalogError> {
+        let mut at = FileId::ROOT;
+        for name in components(path) {
+            match self.child(at, name, when)? {
+                Some(child) => at = child,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(at))
+    }
+
+    /// A file as it was at some time.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn node(&self, id: FileId, when: When) -> Result<Option<NodeInfo>, CatalogError> {
+        let sql = "SELECT f.id, f.kind, f.mode, f.uid, f.gid, f.size, f.mtime_ns,
+                          CASE WHEN f.ctime_ns <> 0 THEN v.sha256 END
+                   FROM file f LEFT JOIN version v ON v.file = f.id AND v.number = f.head
+                   WHERE f.id = ?1";
+        let node = self
+            .db
+            .prepare_cached(sql)?
+            .query_row([id.0.cast_signed()], node_from_row)
+            .optional()?;
+        match (node, when) {
+            (Some(mut node), When::At(seq)) => {
+                self.rewind_node(&mut node, seq)?;
+                Ok(Some(node))
+            }
+            (node, _) => Ok(node),
+        }
+    }
+
+    /// Replaces the attributes of a node by those it had after `seq`.
+    fn rewind_node(&self, node: &mut NodeInfo, seq: Seq) -> Result<(), CatalogError> {
+        let key = params![node.id.0.cast_signed(), seq.0.cast_signed()];
+        let sql = "SELECT seq, mode, uid, gid, mtime_ns, size, sha256 FROM version
+                   WHERE file = ?1 AND seq <= ?2 ORDER BY number DESC LIMIT 1";
+        let version = self
+            .db
+            .prepare_cached(sql)?
+            .query_row(key, |row| {
+                let owner: (u32, u32, u32, i64) =
+                    (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+                Ok((get_u64(row, 0)?, owner, get_u64(row, 5)?, get_hash(row, 6)?))
+            })
+            .optional()?;
+        let sql = "SELECT seq, mode, uid, gid, mtime_ns FROM attr
+                   WHERE file = ?1 AND seq <= ?2 ORDER BY seq DESC LIMIT 1";
+        let attr = self
+            .db
+            .prepare_cached(sql)?
+            .query_row(key, |row| {
+                let owner: (u32, u32, u32, i64) =
+                    (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+                Ok((get_u64(row, 0)?, owner))
+            })
+            .optional()?;
+        if node.kind == Kind::File {
+            (node.size, node.hash) = version.map_or((0, None), |(_, _, size, hash)| (size, hash));
+        }
+        let from_version = version.map(|(seq, owner, ..)| (seq, owner));
+        if let Some((_, owner)) = from_version
+            .into_iter()
+            .chain(attr)
+            .max_by_key(|(seq, _)| *seq)
+        {
+            (node.mode, node.uid, node.gid, node.mtime_ns) = owner;
+        }
+        Ok(())
+    }
+
+    /// One page of a directory in the order of names, after the name `after`.
+    fn page(
+        &self,
+        dir: FileId,
+        when: When,
+        after: Option<&[u8]>,
+    ) -> Result<Vec<(Name, NodeInfo)>, CatalogError> {
+        let dir = dir.0.cast_signed();
+        // No name is empty, so the empty one stands for the beginning.
+        let after = after.unwrap_or_default();
+        match when {
+            When::Now => {
+                let sql = "SELECT f.id, f.kind, f.mode, f.uid, f.gid, f.size, f.mtime_ns,
+                                  CASE WHEN f.ctime_ns <> 0 THEN v.sha256 END, e.name
+                           FROM entry e JOIN file f ON f.id = e.child
+                           LEFT JOIN version v ON v.file = f.id AND v.number = f.head
+                           WHERE e.parent = ?1 AND e.name > ?2 ORDER BY e.name LIMIT ?3";
+                let rows = self
+                    .db
+                    .prepare_cached(sql)?
+                    .query_map(params![dir, after, PAGE], |row| {
+                        Ok((row.get::<_, Vec<u8>>(8)?.into(), node_from_row(row)?))
+                    })?
+                    .collect::<Result<_, _>>()?;
+                Ok(rows)
+            }
+            When::At(seq) => {
+                let sql = "SELECT name, child FROM entry
+                           WHERE parent = ?1 AND name > ?2 AND from_seq <= ?3
+                           UNION ALL
+                           SELECT name, child FROM entry_past
+                           WHERE parent = ?1 AND name > ?2 AND from_seq <= ?3 AND to_seq > ?3
+                           ORDER BY name LIMIT ?4";
+                let names: Vec<(Name, FileId)> = self
+                    .db
+                    .prepare_cached(sql)?
+                    .query_map(params![dir, after, seq.0.cast_signed(), PAGE], |row| {
+                        Ok((row.get::<_, Vec<u8>>(0)?.into(), FileId(get_u64(row, 1)?)))
+                    })?
+                    .collect::<Result<_, _>>()?;
+                let mut page = Vec::with_capacity(names.len());
+                for (name, id) in names {
+                    if let Some(node) = self.node(id, when)? {
+                        page.push((name, node));
+                    }
+                }
+                Ok(page)
+            }
+        }
+    }
+
+    /// Calls `visit` with the path (relative to `top`) and the state of everything below `top`, each
+    /// directory before what is in it, names in byte order, as one consistent state.
+    ///
+    /// `visit` says of a directory whether to go into it. Holds one read transaction throughout.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read, or what `visit` fails with.
+    pub fn walk<E: From<CatalogError>>(
+        &mut self,
+        top: FileId,
+        when: When,
+        mut visit: impl FnMut(&[u8], &NodeInfo) -> Result<Descend, E>,
+    ) -> Result<(), E> {
+        let tx = self
+            .db
+            .unchecked_transaction()
+            .map_err(CatalogError::from)?;
+        let result = self.walk_inside(top, when, &mut visit);
+        drop(tx);
+        result
+    }
+
+    fn walk_inside<E: From<CatalogError>>(
+        &self,
+        top: FileId,
+        when: When,
+        visit: &mut impl FnMut(&[u8], &NodeInfo) -> Result<Descend, E>,
+    ) -> Result<(), E> {
+        struct Level {
+            dir: FileId,
+            path_length: usize,
+            page: std::vec::IntoIter<(Name, NodeInfo)>,
+            last: Option<Name>,
+        }
+        let level = |dir, path_length| Level {
+            dir,
+            path_length,
+            page: Vec::new().into_iter(),
+            last: Some(Name::default()),
+        };
+        let mut path = Vec::new();
+        let mut stack = vec![level(top, 0)];
+        while let Some(here) = stack.last_mut() {
+            let Some((name, node)) = here.page.next() else {
+                let Some(last) = here.last.take() else {
+                    stack.pop();
+                    continue;
+                };
+                let page = self.page(here.dir, when, Some(&last))?;
+                if page.len() == PAGE {
+                    here.last = page.last().map(|(name, _)| name.clone());
+                }
+                here.page = page.into_iter();
+                continue;
+            };
+            path.truncate(here.path_length);
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(&name);
+            if visit(&path, &node)? == Descend::Yes && node.kind == Kind::Dir {
+                let length = path.len();
+                stack.push(level(node.id, length));
+            }
+        }
+        Ok(())
+    }
+
+    /// A path from the root by which a file could be reached after a change; `None` if there was none.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn path_of(&self, file: FileId, at: Seq) -> Result<Option<Vec<u8>>, CatalogError> {
+        let sql = "SELECT parent, name FROM entry WHERE child = ?1 AND from_seq <= ?2
+                   UNION ALL
+                   SELECT parent, name FROM entry_past
+                   WHERE child = ?1 AND from_seq <= ?2 AND to_seq > ?2
+                   LIMIT 1";
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        let mut file = file;
+        while file != FileId::ROOT {
+            let up = self
+                .db
+                .prepare_cached(sql)?
+                .query_row(params![file.0.cast_signed(), at.0.cast_signed()], |row| {
+                    Ok((FileId(get_u64(row, 0)?), row.get(1)?))
+                })
+                .optional()?;
+            let Some((parent, name)) = up else {
+                return Ok(None);
+            };
+            names.push(name);
+            file = parent;
+        }
+        names.reverse();
+        Ok(Some(names.join(&b'/')))
+    }
+
+    /// The live entries of a directory, for comparison with the backing directory.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn known_entries(
+        &mut self,
+        dir: FileId,
+    ) -> Result<HashMap<Name, KnownEntry>, CatalogError> {
+        let sql =
+            "SELECT e.name, f.id, f.kind, f.ino, f.generation, f.size, f.mtime_ns, f.ctime_ns,
+                          f.mode, f.uid, f.gid
+                   FROM entry e JOIN file f ON f.id = e.child WHERE e.parent = ?1";
+        let entries = self
+            .db
+            .prepare_cached(sql)?
+            .query_map([dir.0.cast_signed()], |row| {
+                let stamp = Stamp {
+                    size: get_u64(row, 5)?,
+                    mtime_ns: row.get(6)?,
+                    ctime_ns: row.get(7)?,
+                };
+                let entry = KnownEntry {
+                    id: FileId(get_u64(row, 1)?),
+                    kind: Kind::from_code(row.get(2)?).unwrap_or(Kind::File),
+                    key: InodeKey {
+                        ino: get_u64(row, 3)?,
+                        generation: get_u64(row, 4)?,
+                    },
+                    stamp,
+                    owner: (row.get(8)?, row.get(9)?, row.get(10)?),
+                };
+                Ok((row.get::<_, Vec<u8>>(0)?.into(), entry))
+            })?
+            .collect::<Result<_, _>>()?;
+        Ok(entries)
+    }
+
+    /// Live regular files whose content is not known, with the paths they have.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn unsettled(&mut self) -> Result<Vec<Vec<u8>>, CatalogError> {
+        let sql = "SELECT id FROM file WHERE ended_seq IS NULL AND ctime_ns = 0";
+        let ids: Vec<FileId> = self
+            .db
+            .prepare_cached(sql)?
+            .query_map([], |row| get_u64(row, 0).map(FileId))?
+            .collect::<Result<_, _>>()?;
+        let now = self.seq()?;
+        let mut paths = Vec::new();
+        for id in ids {
+            paths.extend(self.path_of(id, now)?);
+        }
+        Ok(paths)
+    }
+
+    /// The live file of an inode with the digest of its content, if both are known.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn by_inode(&mut self, key: InodeKey) -> Result<Option<NodeInfo>, CatalogError> {
+        let sql = "SELECT id FROM file WHERE ino = ?1 AND generation = ?2 AND ended_seq IS NULL";
+        let id = self
+            .db
+            .prepare_cached(sql)?
+            .query_row(
+                params![key.ino.cast_signed(), key.generation.cast_signed()],
+                |row| get_u64(row, 0),
+            )
+            .optional()?;
+        match id {
+            Some(id) => self.node(FileId(id), When::Now),
+            None => Ok(None),
+        }
+    }
+}
+
+/// What a visitor of a walk says of a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Descend {
+    /// Go into it.
+    Yes,
+    /// Leave it out.
+    No,
+}
+
+/// The names in a path; slashes before, after and between them count as one.
+pub fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|b| *b == b'/').filter(|name| !name.is_empty())
+}
+
+fn node_from_row(row: &Row<'_>) -> rusqlite::Result<NodeInfo> {
+    let kind = Kind::from_code(row.get(1)?).unwrap_or(Kind::File);
+    Ok(NodeInfo {
+        id: FileId(get_u64(row, 0)?),
+        kind,
+        mode: row.get(2)?,
+        uid: row.get(3)?,
+        gid: row.get(4)?,
+        size: get_u64(row, 5)?,
+        mtime_ns: row.get(6)?,
+        hash: if kind == Kind::File {
+            get_hash(row, 7)?
+        } else {
+            None
+        },
+    })
+}

@@ -1,0 +1,3 @@
+//! The `horace` program.
+
+fn main() {}

@@ -1,0 +1,12 @@
+//! Every raw system call, and the only `unsafe`.
+//!
+//! Owns the calls that rustix has no safe wrapper for, one per function, and small safe helpers
+//! around those it has. Knows nothing of catalogs or versions. Errors are the kernel's own.
+
+pub mod creds;
+pub mod handle;
+pub mod lease;
+pub mod process;
+pub mod stat;
+
+pub use rustix::io::Errno;

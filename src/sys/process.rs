@@ -1,0 +1,217 @@
+//! The process itself: descriptor limit, umask per thread, and who called.
+//!
+//! Owns the process-wide and thread-wide set-up that a passthrough daemon needs, and reading the
+//! name of a caller from `/proc`.
+#![expect(
+    unsafe_code,
+    reason = "unshare(CLONE_FS) and SO_PEERGROUPS have no safe wrapper"
+)]
+
+use std::cell::Cell;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use lru::LruCache;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::Errno;
+use crate::types::{Caller, Name, Writer};
+
+/// Raises the soft limit of open files to the hard one and returns it.
+///
+/// It also makes the kernel grow the descriptor table now: later each doubling would stop all
+/// threads for an RCU grace period (measured: CREATE 14 µs instead of 3.4).
+pub fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum.or(limit.current).unwrap_or(1024);
+    let raised = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(hard),
+            maximum: limit.maximum,
+        },
+    );
+    let now = if raised.is_ok() {
+        hard
+    } else {
+        limit.current.unwrap_or(1024)
+    };
+    let top = i32::try_from(now.min(65_536) - 1).unwrap_or(1023);
+    if let Ok(file) = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        // A failure only leaves the table small.
+        let _ = rustix::io::fcntl_dupfd_cloexec(&file, top);
+    }
+    now
+}
+
+thread_local! {
+    /// The umask of this thread once it has its own; `None` before.
+    static UMASK: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// Sets the umask of this thread alone, so that the backing filesystem applies the caller's: with
+/// a default ACL on the directory the umask must not count, and only the filesystem knows.
+///
+/// # Errors
+/// The kernel's, if the thread cannot get a umask of its own.
+pub fn set_thread_umask(umask: u32) -> Result<(), Errno> {
+    let current = UMASK.get();
+    if current.is_none() {
+        // SAFETY: CLONE_FS gives this thread its own umask, root and working directory; nothing
+        // in this process relies on sharing them between threads.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS)? };
+    }
+    if current != Some(umask) {
+        rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
+        UMASK.set(Some(umask));
+    }
+    Ok(())
+}
+
+/// The supplementary groups of the process at the other end of a Unix socket.
+///
+/// # Errors
+/// The kernel's.
+pub fn peer_groups(socket: BorrowedFd<'_>) -> Result<Vec<u32>, Errno> {
+    let mut groups = vec![0u32; 64];
+    loop {
+        let mut bytes = libc::socklen_t::try_from(groups.len() * 4).map_err(|_| Errno::RANGE)?;
+        // SAFETY: the buffer has `bytes` bytes, and both pointers live across the call.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut bytes,
+            )
+        };
+        let count = bytes as usize / 4;
+        if result == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        match Errno::from_io_error(&std::io::Error::last_os_error()) {
+            Some(Errno::RANGE) if count > groups.len() => groups.resize(count, 0),
+            other => return Err(other.unwrap_or(Errno::IO)),
+        }
+    }
+}
+
+/// What a thread remembers of a caller: the descriptor of `/proc/PID/comm` stays with the process,
+/// so one `pread` gives its name as of now, also after an `exec`, and fails once it is gone.
+struct Known {
+    pid: u32,
+    comm: OwnedFd,
+}
+
+thread_local! {
+    static KNOWN: std::cell::RefCell<LruCache<u32, Known>> = std::cell::RefCell::new(
+        LruCache::new(NonZeroUsize::new(32).expect("32 is not zero")),
+    );
+}
+
+/// Captures who `caller` is. Unknown parts stay 0 or empty: a change is never refused for it.
+pub fn writer(caller: Caller) -> Writer {
+    let (pid, comm) = KNOWN.with_borrow_mut(|known| {
+        if let Some(entry) = known.get(&caller.pid)
+            && let Some(comm) = read_comm(&entry.comm)
+        {
+            return (entry.pid, comm);
+        }
+        let Some(entry) = open_process(caller.pid) else {
+            known.pop(&caller.pid);
+            return (caller.pid, Name::default());
+        };
+        let comm = read_comm(&entry.comm).unwrap_or_default();
+        let pid = entry.pid;
+        known.put(caller.pid, entry);
+        (pid, comm)
+    });
+    Writer {
+        uid: caller.uid,
+        gid: caller.gid,
+        pid,
+        comm,
+    }
+}
+
+/// FUSE names the calling thread; people know the process.
+fn open_process(thread: u32) -> Option<Known> {
+    if thread == 0 {
+        return None;
+    }
+    let status = std::fs::read(format!("/proc/{thread}/status")).ok()?;
+    let pid = status
+        .split(|b| *b == b'\n')
+        .find_map(|line| line.strip_prefix(b"Tgid:"))
+        .and_then(|value| std::str::from_utf8(value).ok())
+        .and_then(|value| value.trim().parse().ok())
+        .unwrap_or(thread);
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let comm = rustix::fs::open(format!("/proc/{pid}/comm"), flags, Mode::empty()).ok()?;
+    Some(Known { pid, comm })
+}
+
+fn read_comm(fd: &OwnedFd) -> Option<Name> {
+    let mut buffer = [0u8; 64];
+    let length = rustix::io::pread(fd, &mut buffer, 0)
+        .ok()
+        .filter(|n| *n > 0)?;
+    Some(
+        buffer[..length]
+            .strip_suffix(b"\n")
+            .unwrap_or(&buffer[..length])
+            .into(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_known_by_its_process_name() {
+        let pid = std::process::id();
+        let me = writer(Caller {
+            uid: 1,
+            gid: 2,
+            pid,
+        });
+        assert_eq!((me.uid, me.gid, me.pid), (1, 2, pid));
+        let expected = std::fs::read("/proc/self/comm").unwrap();
+        assert_eq!(&*me.comm, expected.strip_suffix(b"\n").unwrap());
+        assert_eq!(
+            writer(Caller {
+                uid: 1,
+                gid: 2,
+                pid: 0
+            })
+            .comm
+            .len(),
+            0
+        );
+    }
+
+    #[test]
+    fn a_thread_counts_as_its_process() {
+        std::thread::spawn(|| {
+            let tid = rustix::thread::gettid()
+                .as_raw_nonzero()
+                .get()
+                .cast_unsigned();
+            assert_eq!(
+                writer(Caller {
+                    uid: 0,
+                    gid: 0,
+                    pid: tid
+                })
+                .pid,
+                std::process::id()
+            );
+        })
+        .join()
+        .unwrap();
+    }
+}
