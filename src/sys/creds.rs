@@ -96,16 +96,118 @@ fn raise_effective(without: CapabilitySet) -> Result<(), Errno> {
     set_capabilities(None, sets)
 }
 
-/// Gives this thread the identity of an ordinary user for good: ids, groups and no capabilities.
+/// The ids and groups by which the kernel decides what somebody may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// A thread that may do what an ordinary user may, and no more, until this is dropped.
 ///
-/// For threads that only check what a user may read. The thread cannot come back.
-///
-/// # Errors
-/// The kernel's; the thread must then not be used.
-pub fn become_user_for_good(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errno> {
-    let groups: Vec<Gid> = groups.iter().map(|g| Gid::from_raw(*g)).collect();
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    set_thread_groups(&groups)?;
-    set_thread_res_gid(Some(gid), Some(gid), Some(gid))?;
-    set_thread_res_uid(Some(uid), Some(uid), Some(uid))
+/// Only the effective ids change, and the capabilities go with them: a thread whose real or saved
+/// id were the user's could be killed by that user, and the whole daemon with it.
+#[must_use]
+#[derive(Debug)]
+pub struct AsUser {
+    groups: Vec<Gid>,
+    _thread: std::marker::PhantomData<*const ()>,
+}
+
+impl AsUser {
+    /// Makes this thread of a root daemon act as `user`.
+    ///
+    /// # Errors
+    /// The kernel's, with the old identity restored; `EPERM` where the daemon is not root.
+    pub fn become_user(user: &Identity) -> Result<Self, Errno> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Errno::PERM);
+        }
+        let groups = rustix::process::getgroups()?;
+        let theirs: Vec<Gid> = user.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+        let guard = Self {
+            groups,
+            _thread: std::marker::PhantomData,
+        };
+        set_thread_groups(&theirs)?;
+        set_thread_res_gid(None, Some(Gid::from_raw(user.gid)), None)?;
+        // Last, since it takes the right to the other two.
+        set_thread_res_uid(None, Some(Uid::from_raw(user.uid)), None)?;
+        Ok(guard)
+    }
+}
+
+impl Drop for AsUser {
+    fn drop(&mut self) {
+        // Real and saved ids never changed, so none of these can be refused.
+        let user = set_thread_res_uid(None, Some(Uid::ROOT), None);
+        let group = set_thread_res_gid(None, Some(rustix::process::getgid()), None);
+        let groups = set_thread_groups(&self.groups);
+        if user.is_err() || group.is_err() || groups.is_err() {
+            tracing::error!("cannot return to the daemon's identity, stopping");
+            std::process::abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+
+    const NOBODY: u32 = 65_534;
+
+    fn nobody() -> Option<AsUser> {
+        let user = Identity {
+            uid: NOBODY,
+            gid: NOBODY,
+            groups: Vec::new(),
+        };
+        match AsUser::become_user(&user) {
+            Ok(guard) => Some(guard),
+            Err(Errno::PERM) => {
+                eprintln!("SKIPPED: not root");
+                None
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_user_cannot_read_what_is_private_to_root() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::set_permissions(file.path(), PermissionsExt::from_mode(0o600)).unwrap();
+        let Some(guard) = nobody() else { return };
+        let refused = std::fs::File::open(file.path());
+        drop(guard);
+        assert_eq!(
+            refused.unwrap_err().kind(),
+            std::io::ErrorKind::PermissionDenied
+        );
+        assert!(std::fs::File::open(file.path()).is_ok());
+    }
+
+    #[test]
+    fn a_thread_that_acts_as_a_user_cannot_be_signalled_by_that_user() {
+        let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+        let Some(guard) = nobody() else { return };
+        let child = std::thread::spawn(move || {
+            std::process::Command::new("kill")
+                .args(["-0", &thread])
+                .uid(NOBODY)
+                .gid(NOBODY)
+                .output()
+        });
+        let killed = child.join().unwrap();
+        drop(guard);
+        // Without a `kill` program there is nothing to try with.
+        if let Ok(output) = killed {
+            assert!(!output.status.success());
+        }
+    }
 }
