@@ -330,6 +330,63 @@ impl Reader {
         }
     }
 
+    /// What kind of change this was; `None` if there was no such change.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn op_of(&self, seq: Seq) -> Result<Option<ChangeOp>, CatalogError> {
+        let sql = "SELECT op FROM change WHERE seq = ?1";
+        let code: Option<u8> = self
+            .db
+            .prepare_cached(sql)?
+            .query_row([seq.0.cast_signed()], |row| row.get(0))
+            .optional()?;
+        Ok(code.and_then(ChangeOp::from_code))
+    }
+
+    /// When the newest unbroken life of a file began: a file that was deleted and created again has
+    /// had several. `None` for the root, and for what never had a name.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn alive_since(&self, file: FileId) -> Result<Option<Seq>, CatalogError> {
+        let sql = "SELECT from_seq, to_seq FROM entry_past WHERE child = ?1
+                   UNION ALL
+                   SELECT from_seq, NULL FROM entry WHERE child = ?1
+                   ORDER BY from_seq";
+        let mut query = self.db.prepare_cached(sql)?;
+        let mut stays = query.query([file.0.cast_signed()])?;
+        let (mut since, mut until) = (None, -1_i64);
+        while let Some(row) = stays.next()? {
+            let from: i64 = row.get(0)?;
+            if from > until {
+                since = Some(Seq(from.cast_unsigned()));
+            }
+            until = until.max(row.get::<_, Option<i64>>(1)?.unwrap_or(i64::MAX));
+        }
+        Ok(since)
+    }
+
+    /// When the newest version of a file was saved, in nanoseconds since 1970; `None` if it was
+    /// found by the first walk, whose time says nothing of the file, or has no version.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn saved_ns(&self, file: FileId) -> Result<Option<i64>, CatalogError> {
+        let sql = "SELECT c.time_ns FROM file f
+                   JOIN version v ON v.file = f.id AND v.number = f.head
+                   JOIN change c ON c.seq = v.seq
+                   WHERE f.id = ?1 AND v.origin <> ?2";
+        Ok(self
+            .db
+            .prepare_cached(sql)?
+            .query_row(
+                params![file.0.cast_signed(), Origin::Import.code()],
+                |row| row.get(0),
+            )
+            .optional()?)
+    }
+
     /// When a change happened, in nanoseconds since 1970.
     ///
     /// # Errors
