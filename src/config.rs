@@ -1,0 +1,190 @@
+//! What a mount is asked to be, as plain values.
+//!
+//! Owns the settings of a mount with their defaults, and their text forms: the words after `-o` and
+//! the lines of fstab. Never reads the environment, a file or a clock.
+
+mod fstab;
+mod options;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use fstab::FstabError;
+pub use options::OptionError;
+
+/// Name of the directory at the root of the backing directory that is Horace's own.
+pub const OWN_DIR: &str = ".horace";
+
+/// Everything that `horace mount` can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountConfig {
+    /// The real directory.
+    pub backing: PathBuf,
+    /// Where it is shown; may be the same.
+    pub mountpoint: PathBuf,
+    /// Where the catalog lies; `None` for `.horace` in the backing directory.
+    pub state: Option<PathBuf>,
+    /// Whether the mount can be written.
+    pub access: Access,
+    /// Whether other users may use the mount; `None` for yes as root and no otherwise.
+    pub allow_other: Option<bool>,
+    /// Threads that serve the kernel; `None` for a number that fits the machine.
+    pub threads: Option<NonZeroUsize>,
+    /// How written bytes travel.
+    pub io: IoMode,
+    /// Whether the kernel may go to the backing files by itself.
+    pub passthrough: KernelPassthrough,
+    /// What is done with content that is replaced.
+    pub keep: Keep,
+    /// Where the HTTP API listens.
+    pub api: Api,
+    /// How long the kernel may trust attributes and names.
+    pub attr_timeout: Duration,
+    /// A configuration file in place of the usual one.
+    pub config: Option<PathBuf>,
+    /// Words that are the kernel's business.
+    pub flags: MountFlags,
+}
+
+impl MountConfig {
+    /// A mount with every setting at its default.
+    pub fn new(backing: impl Into<PathBuf>, mountpoint: impl Into<PathBuf>) -> Self {
+        Self {
+            backing: backing.into(),
+            mountpoint: mountpoint.into(),
+            state: None,
+            access: Access::default(),
+            allow_other: None,
+            threads: None,
+            io: IoMode::default(),
+            passthrough: KernelPassthrough::default(),
+            keep: Keep::default(),
+            api: Api::default(),
+            attr_timeout: Duration::from_secs(1),
+            config: None,
+            flags: MountFlags::default(),
+        }
+    }
+
+    /// The state directory, given or by default.
+    pub fn state_dir(&self) -> PathBuf {
+        self.state
+            .clone()
+            .unwrap_or_else(|| self.backing.join(OWN_DIR))
+    }
+
+    /// Makes every path absolute, so that the daemon can leave its working directory.
+    pub fn resolve_paths(&mut self, working_dir: &Path) {
+        for path in [&mut self.backing, &mut self.mountpoint]
+            .into_iter()
+            .chain(&mut self.state)
+            .chain(&mut self.config)
+        {
+            *path = working_dir.join(&*path);
+        }
+    }
+}
+
+/// Whether the mount can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// Yes.
+    #[default]
+    ReadWrite,
+    /// No: every change is refused with `EROFS`.
+    ReadOnly,
+}
+
+/// How written bytes travel to the backing file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IoMode {
+    /// As fits each open.
+    #[default]
+    Auto,
+    /// Through the daemon, hashed as they pass.
+    Stream,
+    /// Inside the kernel, hashed after the close.
+    Passthrough,
+}
+
+impl IoMode {
+    /// The word for it, in options and in `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Stream => "stream",
+            Self::Passthrough => "passthrough",
+        }
+    }
+}
+
+/// Whether the kernel may go to the backing files by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KernelPassthrough {
+    /// Where it can.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
+/// What is done with content that is replaced or deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keep {
+    /// It is preserved.
+    #[default]
+    Content,
+    /// It is let go; versions are recorded all the same.
+    None,
+}
+
+/// Where the HTTP API listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    /// Nowhere.
+    Off,
+    /// At this address.
+    Listen(SocketAddr),
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self::Listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)))
+    }
+}
+
+/// Words that are passed on to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MountFlags {
+    /// Set-user-id bits do not count.
+    pub nosuid: bool,
+    /// Device nodes cannot be opened.
+    pub nodev: bool,
+    /// Programs cannot be run.
+    pub noexec: bool,
+    /// Reading does not change access times.
+    pub noatime: bool,
+    /// Changes of directories are synchronous.
+    pub dirsync: bool,
+    /// Everything is synchronous.
+    pub sync: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_paths_are_taken_from_the_working_directory() {
+        let mut config = MountConfig::new("data", "/mnt");
+        config.state = Some("state".into());
+        config.resolve_paths(Path::new("/srv"));
+        assert_eq!(config.backing, Path::new("/srv/data"));
+        assert_eq!(config.mountpoint, Path::new("/mnt"));
+        assert_eq!(config.state_dir(), Path::new("/srv/state"));
+        config.state = None;
+        assert_eq!(config.state_dir(), Path::new("/srv/data/.horace"));
+    }
+}

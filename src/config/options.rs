@@ -1,0 +1,295 @@
+//! The words after `-o`.
+//!
+//! Owns their splitting and meaning. A word that is neither Horace's nor one that fstab lines carry
+//! for others is refused by name: a misspelt option must not pass for a setting.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Access, Api, IoMode, Keep, KernelPassthrough, MountConfig};
+
+/// What is wrong with a mount option.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionError {
+    /// Nobody knows this word.
+    #[error("unknown mount option `{word}`")]
+    Unknown {
+        /// The word.
+        word: String,
+    },
+    /// The word needs a value.
+    #[error("mount option `{name}` needs a value: {name}={expected}")]
+    MissingValue {
+        /// The word.
+        name: &'static str,
+        /// The values it takes.
+        expected: &'static str,
+    },
+    /// The word has a value that it does not take.
+    #[error("mount option `{name}` takes {expected}, not `{value}`")]
+    BadValue {
+        /// The word.
+        name: &'static str,
+        /// What it was given.
+        value: String,
+        /// The values it takes.
+        expected: &'static str,
+    },
+    /// The word is a switch and has a value.
+    #[error("mount option `{name}` takes no value")]
+    UnexpectedValue {
+        /// The word.
+        name: String,
+    },
+}
+
+/// Words of fstab, mount(8) and libfuse that say nothing to Horace.
+const IGNORED: &[&str] = &[
+    "_netdev",
+    "nofail",
+    "noauto",
+    "auto",
+    "user",
+    "nouser",
+    "users",
+    "owner",
+    "group",
+    "defaults",
+    "default_permissions",
+    "nonempty",
+    "silent",
+    "loud",
+];
+
+/// Words with a value that say nothing to Horace.
+const IGNORED_WITH_VALUE: &[&str] = &["comment", "fsname", "subtype"];
+
+impl MountConfig {
+    /// Applies comma-separated option words, later ones over earlier ones; `\,` is a comma that
+    /// belongs to a value.
+    ///
+    /// # Errors
+    /// The first word that is unknown or has a wrong value.
+    pub fn apply_options(&mut self, words: &str) -> Result<(), OptionError> {
+        split(words)
+            .iter()
+            .filter(|word| !word.is_empty())
+            .try_for_each(|word| self.apply_option(word))
+    }
+
+    fn apply_option(&mut self, word: &str) -> Result<(), OptionError> {
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (word, None),
+        };
+        match name {
+            "state" => self.state = Some(text("state", value, "DIR")?.into()),
+            "config" => self.config = Some(text("config", value, "FILE")?.into()),
+            "api" => self.api = parse("api", value, "ADDRESS:PORT|off", api)?,
+            "threads" => {
+                let threads = parse("threads", value, "NUMBER", |v| v.parse().ok())?;
+                self.threads = Some(threads);
+            }
+            "io" => self.io = parse("io", value, "auto|stream|passthrough", io)?,
+            "passthrough" => {
+                self.passthrough = parse("passthrough", value, "auto|off", passthrough)?;
+            }
+            "keep" => self.keep = parse("keep", value, "content|none", keep)?,
+            "attr_timeout" => {
+                self.attr_timeout = parse("attr_timeout", value, "SECONDS", seconds)?;
+            }
+            _ if name.starts_with("x-") || IGNORED_WITH_VALUE.contains(&name) => {}
+            _ if self.apply_switch(name) || IGNORED.contains(&name) => {
+                if value.is_some() {
+                    return Err(OptionError::UnexpectedValue { name: name.into() });
+                }
+            }
+            _ => return Err(OptionError::Unknown { word: word.into() }),
+        }
+        Ok(())
+    }
+
+    /// Whether `name` is a switch, which is then thrown.
+    fn apply_switch(&mut self, name: &str) -> bool {
+        let flags = &mut self.flags;
+        match name {
+            "ro" => self.access = Access::ReadOnly,
+            "rw" => self.access = Access::ReadWrite,
+            "allow_other" => self.allow_other = Some(true),
+            "noallow_other" => self.allow_other = Some(false),
+            "nosuid" => flags.nosuid = true,
+            "suid" => flags.nosuid = false,
+            "nodev" => flags.nodev = true,
+            "dev" => flags.nodev = false,
+            "noexec" => flags.noexec = true,
+            "exec" => flags.noexec = false,
+            "noatime" => flags.noatime = true,
+            "atime" | "relatime" => flags.noatime = false,
+            "dirsync" => flags.dirsync = true,
+            "sync" => flags.sync = true,
+            "async" => flags.sync = false,
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// Splits at commas; a backslash takes the next comma or backslash as it is.
+fn split(words: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut rest = words.chars().peekable();
+    while let Some(c) = rest.next() {
+        let part = parts.last_mut().expect("there is always one part");
+        match c {
+            '\\' => match rest.next_if(|next| matches!(next, ',' | '\\')) {
+                Some(escaped) => part.push(escaped),
+                None => part.push('\\'),
+            },
+            ',' => parts.push(String::new()),
+            _ => part.push(c),
+        }
+    }
+    parts
+}
+
+fn text<'v>(
+    name: &'static str,
+    value: Option<&'v str>,
+    expected: &'static str,
+) -> Result<&'v str, OptionError> {
+    value
+        .filter(|value| !value.is_empty())
+        .ok_or(OptionError::MissingValue { name, expected })
+}
+
+fn parse<T>(
+    name: &'static str,
+    value: Option<&str>,
+    expected: &'static str,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, OptionError> {
+    let value = text(name, value, expected)?;
+    read(value).ok_or_else(|| OptionError::BadValue {
+        name,
+        value: value.into(),
+        expected,
+    })
+}
+
+fn api(value: &str) -> Option<Api> {
+    if value == "off" {
+        return Some(Api::Off);
+    }
+    value.parse::<SocketAddr>().ok().map(Api::Listen)
+}
+
+fn io(value: &str) -> Option<IoMode> {
+    [IoMode::Auto, IoMode::Stream, IoMode::Passthrough]
+        .into_iter()
+        .find(|mode| mode.as_str() == value)
+}
+
+fn passthrough(value: &str) -> Option<KernelPassthrough> {
+    match value {
+        "auto" => Some(KernelPassthrough::Auto),
+        "off" => Some(KernelPassthrough::Off),
+        _ => None,
+    }
+}
+
+fn keep(value: &str) -> Option<Keep> {
+    match value {
+        "content" => Some(Keep::Content),
+        "none" => Some(Keep::None),
+        _ => None,
+    }
+}
+
+fn seconds(value: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(value.parse().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    fn with(words: &str) -> Result<MountConfig, OptionError> {
+        let mut config = MountConfig::new("/b", "/m");
+        config.apply_options(words)?;
+        Ok(config)
+    }
+
+    #[test]
+    fn every_setting_can_be_given() {
+        let config = with(
+            "state=/var/lib/h,api=[::1]:9000,ro,allow_other,threads=3,io=stream,passthrough=off,\
+             keep=none,attr_timeout=0.25,config=/etc/h.toml,nosuid,nodev,noexec,noatime,dirsync,sync",
+        )
+        .unwrap();
+        assert_eq!(config.state_dir(), std::path::Path::new("/var/lib/h"));
+        assert_eq!(config.api, Api::Listen("[::1]:9000".parse().unwrap()));
+        assert_eq!(config.access, Access::ReadOnly);
+        assert_eq!(config.allow_other, Some(true));
+        assert_eq!(config.threads.map(std::num::NonZeroUsize::get), Some(3));
+        assert_eq!(config.io, IoMode::Stream);
+        assert_eq!(config.passthrough, KernelPassthrough::Off);
+        assert_eq!(config.keep, Keep::None);
+        assert_eq!(config.attr_timeout, Duration::from_millis(250));
+        assert_eq!(config.config.as_deref(), Some("/etc/h.toml".as_ref()));
+        let flags = config.flags;
+        assert!(flags.nosuid && flags.nodev && flags.noexec);
+        assert!(flags.noatime && flags.dirsync && flags.sync);
+    }
+
+    #[test]
+    fn later_words_win_and_foreign_ones_are_ignored() {
+        let config = with(
+            "defaults,ro,rw,nosuid,suid,sync,async,noatime,relatime,_netdev,nofail,noauto,user,\
+             x-systemd.automount,x-systemd.idle-timeout=60,comment=a b,fsname=x,subtype=y,,nonempty",
+        )
+        .unwrap();
+        assert_eq!(config, MountConfig::new("/b", "/m"));
+        assert_eq!(with("api=off").unwrap().api, Api::Off);
+    }
+
+    #[test]
+    fn an_escaped_comma_belongs_to_the_value() {
+        let config = with(r"state=/a\,b\\c\d,ro").unwrap();
+        assert_eq!(config.state_dir(), std::path::Path::new(r"/a,b\c\d"));
+        assert_eq!(config.access, Access::ReadOnly);
+    }
+
+    #[rstest]
+    #[case("tread=3", "unknown mount option `tread=3`")]
+    #[case("state", "mount option `state` needs a value: state=DIR")]
+    #[case("threads=0", "mount option `threads` takes NUMBER, not `0`")]
+    #[case("api=8000", "mount option `api` takes ADDRESS:PORT|off, not `8000`")]
+    #[case(
+        "io=fast",
+        "mount option `io` takes auto|stream|passthrough, not `fast`"
+    )]
+    #[case(
+        "attr_timeout=-1",
+        "mount option `attr_timeout` takes SECONDS, not `-1`"
+    )]
+    #[case("ro=yes", "mount option `ro` takes no value")]
+    fn a_wrong_word_is_named(#[case] words: &str, #[case] message: &str) {
+        assert_eq!(with(words).unwrap_err().to_string(), message);
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_are_parsed_or_refused(words in ".*") {
+            let _ = with(&words);
+        }
+
+        #[test]
+        fn any_directory_can_be_given_escaped(dir in "[^\u{0}]{1,40}") {
+            let escaped = dir.replace('\\', r"\\").replace(',', r"\,");
+            let config = with(&format!("ro,state={escaped}")).unwrap();
+            prop_assert_eq!(config.state.unwrap(), std::path::PathBuf::from(dir));
+        }
+    }
+}
