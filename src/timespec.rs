@@ -1,0 +1,185 @@
+//! Points in time as people type them.
+//!
+//! Owns one pure parser, used by every `--at` and `--since`. Never reads the clock or the zone:
+//! both come as arguments.
+
+use jiff::civil::{Date, DateTime, Time};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+
+/// The text names no point in time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is no time: use 10m, 2h, 3d, now, `yesterday 14:00`, `2026-01-31 14:00` or RFC 3339"
+)]
+pub struct TimeError {
+    text: String,
+}
+
+/// The time that `text` names at `now_ns` in `zone`, in nanoseconds since 1970.
+///
+/// Takes RFC 3339, `YYYY-MM-DD [HH:MM[:SS]]` in the zone, `today` and `yesterday` with or without a
+/// time of day, `now`, and how long ago: `90s`, `10m`, `2h`, `1h30m`, `3d`, `2w`, with or without
+/// `ago`.
+///
+/// # Errors
+/// If it is none of these, or lies before 1677 or after 2262.
+pub fn parse_time(text: &str, now_ns: i64, zone: &TimeZone) -> Result<i64, TimeError> {
+    let trimmed = text.trim();
+    absolute(trimmed, zone)
+        .or_else(|| relative(trimmed, now_ns))
+        .or_else(|| day(trimmed, now_ns, zone))
+        .ok_or_else(|| TimeError { text: text.into() })
+}
+
+fn absolute(text: &str, zone: &TimeZone) -> Option<i64> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return nanoseconds(time);
+    }
+    // What has digits only or starts with a letter is a relative time, not a compact date.
+    if !text.contains('-') {
+        return None;
+    }
+    in_zone(text.parse::<DateTime>().ok()?, zone)
+}
+
+fn relative(text: &str, now_ns: i64) -> Option<i64> {
+    if text == "now" {
+        return Some(now_ns);
+    }
+    let mut rest = text.strip_suffix("ago").unwrap_or(text).trim_end();
+    let mut ago_ns = 0_i64;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let seconds = number
+            .parse::<i64>()
+            .ok()?
+            .checked_mul(unit_seconds(unit)?)?;
+        ago_ns = ago_ns.checked_add(seconds.checked_mul(1_000_000_000)?)?;
+        rest = tail.trim_start();
+    }
+    now_ns.checked_sub(ago_ns)
+}
+
+fn unit_seconds(unit: &str) -> Option<i64> {
+    Some(match unit {
+        "s" | "sec" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        _ => return None,
+    })
+}
+
+fn day(text: &str, now_ns: i64, zone: &TimeZone) -> Option<i64> {
+    let today = from_ns(now_ns).to_zoned(zone.clone()).date();
+    let (date, clock): (Date, &str) = if let Some(rest) = text.strip_prefix("today") {
+        (today, rest)
+    } else {
+        let rest = text.strip_prefix("yesterday")?;
+        (today.checked_sub(1.day()).ok()?, rest)
+    };
+    let time = match clock.trim_start() {
+        "" => Time::midnight(),
+        clock => clock.parse().ok()?,
+    };
+    in_zone(date.to_datetime(time), zone)
+}
+
+/// The instant of a local time; one that was skipped or came twice is taken as RFC 5545 does.
+fn in_zone(local: DateTime, zone: &TimeZone) -> Option<i64> {
+    nanoseconds(zone.to_timestamp(local).ok()?)
+}
+
+fn nanoseconds(time: Timestamp) -> Option<i64> {
+    i64::try_from(time.as_nanosecond()).ok()
+}
+
+/// The instant of a count of nanoseconds since 1970.
+pub fn from_ns(ns: i64) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(ns))
+        .expect("64 bits of nanoseconds are within the years of jiff")
+}
+
+/// RFC 3339 in UTC with the offset `+00:00`.
+pub fn rfc3339(ns: i64) -> String {
+    jiff::fmt::temporal::DateTimePrinter::new()
+        .timestamp_with_offset_to_string(&from_ns(ns), jiff::tz::Offset::UTC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    /// 2026-03-10 12:00:00 in Berlin.
+    const NOW: &str = "2026-03-10T11:00:00+00:00";
+
+    fn parse(text: &str) -> Result<String, TimeError> {
+        let now = nanoseconds(NOW.parse().unwrap()).unwrap();
+        let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        parse_time(text, now, &zone).map(rfc3339)
+    }
+
+    #[rstest]
+    #[case("now", NOW)]
+    #[case("10m", "2026-03-10T10:50:00+00:00")]
+    #[case("1h30m ago", "2026-03-10T09:30:00+00:00")]
+    #[case("3d", "2026-03-07T11:00:00+00:00")]
+    #[case("2w", "2026-02-24T11:00:00+00:00")]
+    #[case("90 s", "")]
+    #[case("today", "2026-03-09T23:00:00+00:00")]
+    #[case("yesterday 14:00", "2026-03-09T13:00:00+00:00")]
+    #[case("yesterday 14:00:30", "2026-03-09T13:00:30+00:00")]
+    #[case("2026-01-31", "2026-01-30T23:00:00+00:00")]
+    #[case("2026-07-01 08:30", "2026-07-01T06:30:00+00:00")]
+    #[case("2026-07-01 08:30:15", "2026-07-01T06:30:15+00:00")]
+    #[case("2026-07-01T08:30:15Z", "2026-07-01T08:30:15+00:00")]
+    #[case("2026-07-01T08:30:15.5-02:00", "2026-07-01T10:30:15.5+00:00")]
+    #[case("", "")]
+    #[case("ago", "")]
+    #[case("5", "")]
+    #[case("5x", "")]
+    #[case("99999999999999999999d", "")]
+    #[case("tomorrow", "")]
+    #[case("9999-12-31", "")]
+    fn times_are_read(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(parse(text).unwrap_or_default(), expected);
+    }
+
+    #[test]
+    fn the_error_shows_what_can_be_typed() {
+        let message = parse("soon").unwrap_err().to_string();
+        assert!(message.contains("`soon`") && message.contains("yesterday 14:00"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".*", now in any::<i64>()) {
+            let _ = parse_time(&text, now, &TimeZone::UTC);
+        }
+
+        #[test]
+        fn nearly_times_do_not_panic(
+            text in "(yesterday |today )?[0-9]{0,20}[-:TZ smhdw+.0-9]{0,12}",
+            now in any::<i64>(),
+        ) {
+            let _ = parse_time(&text, now, &TimeZone::UTC);
+        }
+
+        #[test]
+        fn every_instant_survives_its_text(ns in any::<i64>()) {
+            prop_assert_eq!(parse_time(&rfc3339(ns), 0, &TimeZone::UTC), Ok(ns));
+        }
+    }
+}
