@@ -1,0 +1,22 @@
+//! The Unix socket between the command line and the daemon.
+//!
+//! Owns both its ends: the registry by which clients find daemons, the protocol, the queries behind
+//! it, and who may see what. Sits beside fuse under daemon: reads the catalog, and asks the mount
+//! only through [`Host`]. Never changes anything itself.
+//!
+//! The same queries answer from the catalog file where no daemon runs ([`client::ask_catalog`]); who
+//! can open that file sees everything in it.
+
+mod access;
+pub mod client;
+pub mod lookup;
+mod query;
+pub mod records;
+pub mod registry;
+pub mod search;
+mod server;
+pub mod status;
+pub mod wire;
+
+pub use server::{Server, ServerConfig, ServerError};
+pub use status::{Host, MountStatus, Passthrough, ReconcileProgress, ReconcileState};

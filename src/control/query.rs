@@ -1,0 +1,213 @@
+//! The queries behind the socket, and behind the command line where no daemon runs.
+//!
+//! Owns what each request means in terms of the catalog. Answers are written record by record, so
+//! that a million of them need no memory. A query has two connections: while one walks, the other
+//! looks up what the walk needs to know.
+
+mod changes;
+mod history;
+mod manifest;
+mod search;
+
+use std::io;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+pub(super) use changes::Position;
+
+use super::access::{Guard, Want};
+use super::records::Users;
+use super::search::GlobError;
+use super::status::StatusRecord;
+use super::wire::{End, Failure, FailureCode, Request};
+use crate::catalog::{CatalogError, Reader};
+use crate::file_id;
+use crate::types::FileId;
+
+/// Where the lines of an answer go.
+pub trait Sink {
+    /// Takes one line, which has no line feed.
+    ///
+    /// # Errors
+    /// If nobody wants more.
+    fn line(&mut self, line: &[u8]) -> io::Result<()>;
+
+    /// Hands over what was taken so far.
+    ///
+    /// # Errors
+    /// If nobody wants more.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Why an answer ends early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum QueryError {
+    #[error("the catalog has no file or directory {}", shown(path))]
+    NotFound { path: Vec<u8> },
+    #[error("{} is no regular file: only these have versions", shown(path))]
+    NotAFile { path: Vec<u8> },
+    #[error("permission denied: {what}")]
+    Denied { what: String },
+    #[error("nothing was catalogued at that time yet")]
+    TooEarly,
+    #[error(transparent)]
+    Glob(#[from] GlobError),
+    #[error("no daemon serves this mount")]
+    NotRunning,
+    #[error("{0}")]
+    Host(String),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error("nobody reads the answer")]
+    Sink(#[from] io::Error),
+}
+
+fn shown(path: &[u8]) -> String {
+    format!("`/{}`", String::from_utf8_lossy(path).escape_debug())
+}
+
+impl QueryError {
+    /// The last line of the answer.
+    pub(super) fn to_failure(&self) -> Failure {
+        let code = match self {
+            Self::NotFound { .. } | Self::TooEarly => FailureCode::NotFound,
+            Self::NotAFile { .. } => FailureCode::WrongKind,
+            Self::Denied { .. } => FailureCode::Denied,
+            Self::Glob(_) => FailureCode::BadRequest,
+            Self::NotRunning => FailureCode::NotRunning,
+            Self::Host(_) | Self::Catalog(_) | Self::Sink(_) => FailureCode::Internal,
+        };
+        let cause = std::error::Error::source(self).map(|source| format!(": {source}"));
+        Failure {
+            code,
+            message: format!("{self}{}", cause.unwrap_or_default()),
+        }
+    }
+}
+
+/// An answer that is being written.
+pub(super) struct Answer<'a> {
+    sink: &'a mut dyn Sink,
+    line: Vec<u8>,
+    end: End,
+}
+
+impl<'a> Answer<'a> {
+    pub(super) fn new(sink: &'a mut dyn Sink) -> Self {
+        Self {
+            sink,
+            line: Vec::new(),
+            end: End::default(),
+        }
+    }
+
+    /// Writes one record.
+    pub(super) fn record(&mut self, record: &impl Serialize) -> io::Result<()> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, record)?;
+        self.end.records += 1;
+        self.sink.line(&self.line)
+    }
+
+    /// Hands over what was written so far.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+
+    /// How many records there are.
+    pub(super) fn records(&self) -> u64 {
+        self.end.records
+    }
+
+    /// Counts a record without the digest that was asked for.
+    pub(super) fn lacks_digest(&mut self) {
+        self.end.unknown += 1;
+    }
+
+    /// What the last line says.
+    pub(super) fn end(&self) -> End {
+        self.end
+    }
+}
+
+/// Everything a query works with.
+pub(super) struct Query<'q, 'a> {
+    /// The connection that walks.
+    pub(super) main: &'q mut Reader,
+    /// The connection for look-ups meanwhile.
+    pub(super) side: &'q mut Reader,
+    /// Whose eyes look.
+    pub(super) guard: &'q mut Guard,
+    /// Where the records go.
+    pub(super) answer: &'q mut Answer<'a>,
+}
+
+impl Query<'_, '_> {
+    /// Refuses a path that the asker may not use so.
+    fn require(&mut self, path: &[u8], want: Want) -> Result<(), QueryError> {
+        if self.guard.path(self.side, path, want)? {
+            return Ok(());
+        }
+        // What is not there at all is not forbidden, unless its directory is.
+        let parent = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
+        if self.guard.path(self.side, &path[..parent], Want::Search)?
+            && self.side.locate(path)?.is_none()
+        {
+            return Err(QueryError::NotFound { path: path.into() });
+        }
+        Err(QueryError::Denied { what: shown(path) })
+    }
+
+    fn ids(&self) -> Result<Ids, CatalogError> {
+        Ok(Ids(self.side.catalog_id()?))
+    }
+}
+
+/// The identity of a catalog, from which files get their UUIDs.
+#[derive(Clone, Copy)]
+struct Ids([u8; 16]);
+
+impl Ids {
+    fn uuid(self, file: FileId) -> Uuid {
+        file_id::to_uuid(&self.0, file)
+    }
+}
+
+/// Answers from the catalog alone; what needs a daemon is refused.
+pub(super) fn answer_from_catalog(
+    query: &mut Query<'_, '_>,
+    request: &Request,
+) -> Result<(), QueryError> {
+    match request {
+        Request::Log { path } => query.log(&path.0, &Users::read()),
+        Request::Blame { path } => query.blame(&path.0, &Users::read()),
+        Request::Manifest { path, at_ns } => query.manifest(&path.0, *at_ns),
+        Request::Search { path, filter } => query.search(&path.0, filter),
+        Request::Changes {
+            path, since, limit, ..
+        } => {
+            let mut position = Position::new(query.main, path, *since, *limit)?;
+            while query.changes(&mut position)? > 0 {}
+            Ok(())
+        }
+        Request::Status => {
+            let totals = query.main.totals()?;
+            let status = StatusRecord {
+                running: false,
+                mount: None,
+                seq: query.main.seq()?,
+                entries: totals.entries,
+                versions: totals.versions,
+                queue: 0,
+                wal_bytes: 0,
+                degraded: None,
+                reconcile: None,
+            };
+            Ok(query.answer.record(&status)?)
+        }
+        Request::Sync | Request::Reconcile { .. } => Err(QueryError::NotRunning),
+    }
+}

@@ -1,0 +1,143 @@
+//! `changes`: the log, page by page.
+//!
+//! Owns the position in it. Each page is a short read of its own, so that following the log for days
+//! keeps nothing back.
+
+use crate::catalog::{CatalogError, ChangeInfo, Reader};
+use crate::control::access::Want;
+use crate::control::records::{ChangeRecord, Users};
+use crate::control::wire::{FromPathField, PathField};
+use crate::timespec::rfc3339;
+use crate::types::{Kind, Seq};
+
+use super::{Ids, Query, QueryError};
+
+/// Changes read at a time.
+const PAGE: usize = 1000;
+
+/// How far in the log an answer is.
+#[derive(Debug)]
+pub(in crate::control) struct Position {
+    path: Vec<u8>,
+    since: Seq,
+    left: u64,
+    users: Users,
+}
+
+impl Position {
+    /// The beginning of an answer: after `since`, or at the end of the log.
+    pub(in crate::control) fn new(
+        reader: &mut Reader,
+        path: &PathField,
+        since: Option<Seq>,
+        limit: Option<u64>,
+    ) -> Result<Self, CatalogError> {
+        Ok(Self {
+            path: path.0.clone(),
+            // No change has a greater number, and SQLite has no greater integer.
+            since: Seq(match since {
+                Some(since) => since.0.min(i64::MAX.cast_unsigned()),
+                None => reader.seq()?.0,
+            }),
+            left: limit.unwrap_or(u64::MAX),
+            users: Users::read(),
+        })
+    }
+
+    /// Whether the limit is reached.
+    pub(in crate::control) fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    fn concerns(&self, change: &ChangeInfo) -> bool {
+        let paths = [&change.path, &change.from_path];
+        paths.into_iter().flatten().any(|path| {
+            self.path.is_empty()
+                || path
+                    .strip_prefix(&*self.path)
+                    .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        })
+    }
+}
+
+impl Query<'_, '_> {
+    /// Writes the next page and moves on; returns how many changes it looked at.
+    pub(in crate::control) fn changes(
+        &mut self,
+        position: &mut Position,
+    ) -> Result<usize, QueryError> {
+        if position.is_spent() {
+            return Ok(0);
+        }
+        let page = self.main.changes(position.since, PAGE)?;
+        let ids = self.ids()?;
+        self.guard.forget();
+        let looked_at = page.len();
+        for change in page {
+            position.since = change.seq;
+            if !position.concerns(&change) {
+                continue;
+            }
+            if let Some(record) = self.visible(change, ids, &position.users)? {
+                self.answer.record(&record)?;
+                position.left -= 1;
+                if position.is_spent() {
+                    break;
+                }
+            }
+        }
+        Ok(looked_at)
+    }
+
+    /// The record of a change, without the names and digests that the asker may not see.
+    fn visible(
+        &mut self,
+        change: ChangeInfo,
+        ids: Ids,
+        users: &Users,
+    ) -> Result<Option<ChangeRecord>, CatalogError> {
+        let path = self.visible_path(change.path, change.seq)?;
+        let from_path = self.visible_path(change.from_path, change.seq)?;
+        if path.is_none() && from_path.is_none() {
+            return Ok(None);
+        }
+        let readable = change.kind == Kind::File
+            && self
+                .guard
+                .node_at(self.side, change.file, Want::Read, change.seq)?;
+        let (file_number, size, sha256) = match change.version {
+            Some((number, size, hash)) => (Some(number), Some(size), hash.filter(|_| readable)),
+            None => (None, None, None),
+        };
+        Ok(Some(ChangeRecord {
+            seq: change.seq,
+            time: rfc3339(change.time_ns),
+            op: change.op,
+            path: path.map(PathField),
+            from_path: from_path.map(FromPathField),
+            kind: change.kind,
+            file_id: ids.uuid(change.file),
+            file_number,
+            size,
+            sha256,
+            writer: change.writer.as_ref().map(|writer| users.record(writer)),
+        }))
+    }
+
+    /// A path, if its directory may be listed as it was around the change.
+    fn visible_path(
+        &mut self,
+        path: Option<Vec<u8>>,
+        seq: Seq,
+    ) -> Result<Option<Vec<u8>>, CatalogError> {
+        let Some(path) = path else {
+            return Ok(None);
+        };
+        let parent = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
+        let before = Seq(seq.0.saturating_sub(1));
+        let dir = &path[..parent];
+        let seen = self.guard.listing_at(self.side, dir, seq)?
+            || self.guard.listing_at(self.side, dir, before)?;
+        Ok(seen.then_some(path))
+    }
+}

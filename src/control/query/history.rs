@@ -1,0 +1,75 @@
+//! `log` and `blame`: the versions of one path.
+//!
+//! Owns their numbering: a version's number is its position in the path's own history.
+
+use crate::catalog::{CatalogError, VersionInfo, When};
+use crate::control::access::Want;
+use crate::control::records::{BlameRecord, Users, VersionRecord};
+use crate::timespec::rfc3339;
+use crate::types::Kind;
+
+use super::{Query, QueryError};
+
+impl Query<'_, '_> {
+    /// The versions of a path, newest first.
+    pub(in crate::control) fn log(&mut self, path: &[u8], users: &Users) -> Result<(), QueryError> {
+        let ids = self.ids()?;
+        for (number, version) in self.lineage(path)?.into_iter().rev() {
+            let file_id = ids.uuid(version.file);
+            let record = VersionRecord::new(number, file_id, version, users);
+            self.answer.record(&record)?;
+        }
+        Ok(())
+    }
+
+    /// Who made the versions of a path, newest first.
+    pub(in crate::control) fn blame(
+        &mut self,
+        path: &[u8],
+        users: &Users,
+    ) -> Result<(), QueryError> {
+        let mut size_before = 0;
+        let mut records = Vec::new();
+        for (number, version) in self.lineage(path)? {
+            records.push(BlameRecord {
+                number,
+                seq: version.seq,
+                time: rfc3339(version.time_ns),
+                op: self.side.op_of(version.seq)?,
+                origin: version.origin,
+                writer: version.writer.as_ref().map(|writer| users.record(writer)),
+                size: version.size,
+                size_delta: version.size.wrapping_sub(size_before).cast_signed(),
+            });
+            size_before = version.size;
+        }
+        for record in records.iter().rev() {
+            self.answer.record(record)?;
+        }
+        Ok(())
+    }
+
+    /// The versions of a path that the asker may see, with their numbers, oldest first.
+    fn lineage(&mut self, path: &[u8]) -> Result<Vec<(u64, VersionInfo)>, QueryError> {
+        self.require(path, Want::Read)?;
+        let not_found = || QueryError::NotFound { path: path.into() };
+        let located = self.main.locate(path)?.ok_or_else(not_found)?;
+        let node = self.main.node(located.file, When::Now)?;
+        if node.ok_or_else(not_found)?.kind != Kind::File {
+            return Err(QueryError::NotAFile { path: path.into() });
+        }
+        let versions = self.main.lineage(located.parent, &located.name)?;
+        let visible = (1..).zip(versions).filter_map(|(number, version)| {
+            // The path was checked; others had it before, or the same file in an earlier life.
+            let seen: Result<bool, CatalogError> =
+                self.guard
+                    .node_at(self.side, version.file, Want::Read, version.seq);
+            match seen {
+                Ok(true) => Some(Ok((number, version))),
+                Ok(false) => None,
+                Err(error) => Some(Err(error.into())),
+            }
+        });
+        visible.collect()
+    }
+}

@@ -1,0 +1,248 @@
+//! The records of answers, which are what `--json` prints.
+//!
+//! Owns their fields and how they are made of what the catalog says. They only ever gain fields:
+//! scripts read them. Times are RFC 3339 in UTC, sizes bytes, digests bare hexadecimal.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::wire::{FromPathField, PathField};
+use crate::catalog::{ChangeOp, Content, VersionInfo};
+use crate::timespec::rfc3339;
+use crate::types::{ContentHash, Kind, Origin, Seq, Writer};
+
+/// Who caused a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriterRecord {
+    /// User.
+    pub uid: u32,
+    /// Its name, where this machine has one.
+    pub user: Option<String>,
+    /// Group.
+    pub gid: u32,
+    /// Process; 0 where the kernel did not say.
+    pub pid: u32,
+    /// Command name of the process.
+    pub comm: String,
+}
+
+/// One version of a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRecord {
+    /// Its position in the path's own history, from 1 for the oldest.
+    pub number: u64,
+    /// Its number in its file, from 1.
+    pub file_number: u32,
+    /// Its file.
+    pub file_id: Uuid,
+    /// The change that made it.
+    pub seq: Seq,
+    /// When.
+    pub time: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Digest, once it is known.
+    pub sha256: Option<ContentHash>,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Who wrote it; null for what was found.
+    pub writer: Option<WriterRecord>,
+    /// Permission bits.
+    pub mode: u32,
+    /// Modification time.
+    pub mtime: String,
+    /// Where its content is.
+    pub content: Content,
+}
+
+/// One file of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestRecord {
+    /// Where.
+    #[serde(flatten)]
+    pub path: PathField,
+    /// Digest; null if it is not known.
+    pub sha256: Option<ContentHash>,
+    /// Size in bytes.
+    pub size: u64,
+    /// Its identity.
+    pub file_id: Uuid,
+}
+
+/// One name that matches a search.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SearchRecord {
+    /// Where.
+    #[serde(flatten)]
+    pub path: PathField,
+    /// What.
+    pub kind: Kind,
+    /// Size in bytes.
+    pub size: u64,
+    /// Modification time.
+    pub mtime: String,
+    /// Digest of a regular file that the caller may read, once it is known.
+    pub sha256: Option<ContentHash>,
+    /// Its identity.
+    pub file_id: Uuid,
+    /// When the name went away; null if it has not.
+    pub deleted: Option<String>,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeRecord {
+    /// Its number.
+    pub seq: Seq,
+    /// When.
+    pub time: String,
+    /// What happened.
+    pub op: ChangeOp,
+    /// To what, as it is called after the change.
+    #[serde(flatten)]
+    pub path: Option<PathField>,
+    /// What it was called before, where that differs.
+    #[serde(flatten)]
+    pub from_path: Option<FromPathField>,
+    /// What it is.
+    pub kind: Kind,
+    /// Its identity.
+    pub file_id: Uuid,
+    /// The version of the file that the change made.
+    pub file_number: Option<u32>,
+    /// Size in bytes of that version.
+    pub size: Option<u64>,
+    /// Digest of that version, for those who may read the file.
+    pub sha256: Option<ContentHash>,
+    /// Who did it; null for what was found.
+    pub writer: Option<WriterRecord>,
+}
+
+/// Who made one version of a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlameRecord {
+    /// The version's position in the path's history, from 1 for the oldest.
+    pub number: u64,
+    /// The change.
+    pub seq: Seq,
+    /// When.
+    pub time: String,
+    /// What was done.
+    pub op: Option<ChangeOp>,
+    /// Where the version came from.
+    pub origin: Origin,
+    /// Who did it; null for what was found.
+    pub writer: Option<WriterRecord>,
+    /// Size in bytes after it.
+    pub size: u64,
+    /// By how many bytes the size changed.
+    pub size_delta: i64,
+}
+
+/// What a sync reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncRecord {
+    /// The last change that is durable.
+    pub seq: Seq,
+}
+
+impl VersionRecord {
+    /// The record of a version at a position of a path's history.
+    pub(super) fn new(number: u64, file_id: Uuid, version: VersionInfo, users: &Users) -> Self {
+        Self {
+            number,
+            file_number: version.number,
+            file_id,
+            seq: version.seq,
+            time: rfc3339(version.time_ns),
+            size: version.size,
+            sha256: version.hash,
+            origin: version.origin,
+            writer: version.writer.as_ref().map(|writer| users.record(writer)),
+            mode: version.mode,
+            mtime: rfc3339(version.mtime_ns),
+            content: version.content,
+        }
+    }
+}
+
+/// Names of users, as `/etc/passwd` has them.
+#[derive(Debug, Default)]
+pub(super) struct Users(HashMap<u32, String>);
+
+impl Users {
+    /// Reads the names anew; none if that fails, since they are only shown.
+    pub(super) fn read() -> Self {
+        let text = std::fs::read("/etc/passwd").unwrap_or_default();
+        Self::parse(&String::from_utf8_lossy(&text))
+    }
+
+    fn parse(passwd: &str) -> Self {
+        let mut names = HashMap::new();
+        for line in passwd.lines() {
+            let mut fields = line.split(':');
+            if let (Some(name), Some(_), Some(uid)) = (fields.next(), fields.next(), fields.next())
+                && let Ok(uid) = uid.parse()
+            {
+                names.entry(uid).or_insert_with(|| name.to_owned());
+            }
+        }
+        Self(names)
+    }
+
+    /// The record of a writer.
+    pub(super) fn record(&self, writer: &Writer) -> WriterRecord {
+        WriterRecord {
+            uid: writer.uid,
+            user: self.0.get(&writer.uid).cloned(),
+            gid: writer.gid,
+            pid: writer.pid,
+            comm: String::from_utf8_lossy(&writer.comm).into_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_have_the_first_name_of_their_number() {
+        let users = Users::parse("root:x:0:0::/root:/bin/sh\ntoor:x:0:0\nbad\nann:x:1000:1000\n");
+        let name = |uid| {
+            let writer = Writer {
+                uid,
+                gid: 0,
+                pid: 0,
+                comm: Box::default(),
+            };
+            users.record(&writer).user
+        };
+        assert_eq!(name(0).as_deref(), Some("root"));
+        assert_eq!(name(1000).as_deref(), Some("ann"));
+        assert_eq!(name(7), None);
+    }
+
+    #[test]
+    fn a_change_without_a_path_survives_json() {
+        let change = ChangeRecord {
+            seq: Seq(4),
+            time: rfc3339(0),
+            op: ChangeOp::Rename,
+            path: Some(PathField(b"b\xff".to_vec())),
+            from_path: None,
+            kind: Kind::File,
+            file_id: Uuid::nil(),
+            file_number: None,
+            size: None,
+            sha256: Some(ContentHash::EMPTY),
+            writer: None,
+        };
+        let text = serde_json::to_string(&change).unwrap();
+        assert!(text.contains("\"time\":\"1970-01-01T00:00:00+00:00\""));
+        assert!(text.contains("\"path_base64\":\"Yv8=\""));
+        assert_eq!(serde_json::from_str::<ChangeRecord>(&text).unwrap(), change);
+    }
+}

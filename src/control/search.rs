@@ -1,0 +1,160 @@
+//! What a search looks for.
+//!
+//! Owns the filters and their matching, which is pure. Never reads the catalog.
+
+use std::ffi::OsStr;
+use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStrExt;
+
+use globset::{GlobBuilder, GlobMatcher};
+use serde::{Deserialize, Serialize};
+
+use super::wire::QueryField;
+
+/// Everything a search can be limited to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SearchFilter {
+    /// Part of the path, or a glob.
+    #[serde(flatten)]
+    pub query: QueryField,
+    /// How the query is meant.
+    #[serde(default)]
+    pub pattern: Pattern,
+    /// Whether names that are gone count too.
+    #[serde(default)]
+    pub names: Names,
+    /// Sizes of files; anything that is no regular file is then left out.
+    #[serde(default)]
+    pub size: Option<RangeInclusive<u64>>,
+    /// Saved or deleted at or after this time, in nanoseconds since 1970.
+    #[serde(default)]
+    pub since_ns: Option<i64>,
+    /// At most so many.
+    #[serde(default)]
+    pub limit: Option<u64>,
+}
+
+/// How a query is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pattern {
+    /// It is part of the path; the case of ASCII letters does not count.
+    #[default]
+    Substring,
+    /// It is a glob over the path, or over the last name if it has no slash.
+    Glob,
+}
+
+/// Which names are searched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Names {
+    /// Those that live.
+    #[default]
+    Live,
+    /// Those that are gone too.
+    AndDeleted,
+}
+
+/// The glob cannot be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("bad glob: {0}")]
+pub struct GlobError(#[from] globset::Error);
+
+/// A query that is ready to be matched.
+#[derive(Debug)]
+pub(super) enum Matcher {
+    Substring(Vec<u8>),
+    Name(GlobMatcher),
+    Path(GlobMatcher),
+}
+
+impl Matcher {
+    /// Prepares the query of a filter.
+    pub(super) fn new(filter: &SearchFilter) -> Result<Self, GlobError> {
+        let query = &filter.query.0;
+        if filter.pattern == Pattern::Substring {
+            return Ok(Self::Substring(query.to_ascii_lowercase()));
+        }
+        let text = String::from_utf8_lossy(query);
+        let glob = GlobBuilder::new(&text)
+            .literal_separator(true)
+            .build()?
+            .compile_matcher();
+        Ok(if query.contains(&b'/') {
+            Self::Path(glob)
+        } else {
+            Self::Name(glob)
+        })
+    }
+
+    /// Whether a path matches.
+    pub(super) fn matches(&self, path: &[u8]) -> bool {
+        match self {
+            Self::Substring(part) => contains_ignoring_case(path, part),
+            Self::Name(glob) => {
+                let name = path.rsplit(|b| *b == b'/').next().unwrap_or(path);
+                glob.is_match(OsStr::from_bytes(name))
+            }
+            Self::Path(glob) => glob.is_match(OsStr::from_bytes(path)),
+        }
+    }
+}
+
+fn contains_ignoring_case(path: &[u8], lower: &[u8]) -> bool {
+    lower.is_empty()
+        || path
+            .windows(lower.len())
+            .any(|window| window.eq_ignore_ascii_case(lower))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Pattern::Substring, "READ", "docs/readme.md", true)]
+    #[case(Pattern::Substring, "s/r", "docs/readme.md", true)]
+    #[case(Pattern::Substring, "", "x", true)]
+    #[case(Pattern::Substring, "*.md", "docs/readme.md", false)]
+    #[case(Pattern::Glob, "*.md", "docs/readme.md", true)]
+    #[case(Pattern::Glob, "*.MD", "docs/readme.md", false)]
+    #[case(Pattern::Glob, "docs/*.md", "docs/readme.md", true)]
+    #[case(Pattern::Glob, "docs/*.md", "docs/a/readme.md", false)]
+    #[case(Pattern::Glob, "**/*.md", "docs/a/readme.md", true)]
+    fn queries_match(
+        #[case] pattern: Pattern,
+        #[case] query: &str,
+        #[case] path: &str,
+        #[case] expected: bool,
+    ) {
+        let filter = SearchFilter {
+            query: QueryField(query.into()),
+            pattern,
+            ..SearchFilter::default()
+        };
+        let matcher = Matcher::new(&filter).unwrap();
+        assert_eq!(matcher.matches(path.as_bytes()), expected);
+    }
+
+    #[test]
+    fn names_that_are_no_text_match_by_their_bytes() {
+        let filter = SearchFilter {
+            query: QueryField(b"\xff".to_vec()),
+            ..SearchFilter::default()
+        };
+        assert!(Matcher::new(&filter).unwrap().matches(b"a\xffb"));
+        assert!(!Matcher::new(&filter).unwrap().matches("a\u{ff}".as_bytes()));
+    }
+
+    #[test]
+    fn a_bad_glob_is_an_error() {
+        let filter = SearchFilter {
+            query: QueryField(b"a[".to_vec()),
+            pattern: Pattern::Glob,
+            ..SearchFilter::default()
+        };
+        assert!(Matcher::new(&filter).is_err());
+    }
+}

@@ -1,0 +1,267 @@
+//! The answering end of the socket.
+//!
+//! Owns the listener and one blocking thread per connection, of which there are only so many, and
+//! fewer per user. A connection is one request and its answer. Whoever reads an answer too slowly is
+//! cut off, since a walk holds back the catalog's log while it lasts. Stopping hangs up on everyone
+//! and joins every thread.
+
+mod connection;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use super::status::Host;
+use super::wire::{Failure, FailureCode, last_line};
+use crate::catalog::Catalog;
+use crate::sys::creds::Identity;
+
+/// Connections of all ordinary users together.
+const MAX_CONNECTIONS: usize = 64;
+/// Connections of one ordinary user.
+const MAX_PER_USER: usize = 16;
+
+/// The socket cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {}", path.display())]
+pub struct ServerError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// What a server serves.
+pub struct ServerConfig {
+    /// Where to listen; what lies there is replaced.
+    pub socket: PathBuf,
+    /// What is asked about.
+    pub catalog: Arc<Catalog>,
+    /// The backing directory.
+    pub backing: OwnedFd,
+    /// Where it is mounted: who cannot get there nor to the backing directory sees nothing.
+    pub mountpoint: PathBuf,
+    /// The mount.
+    pub host: Arc<dyn Host>,
+}
+
+/// A socket that is served until this is stopped or dropped.
+#[must_use]
+pub struct Server {
+    shared: Arc<Shared>,
+    listener: Arc<UnixListener>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+/// What the threads have in common.
+struct Shared {
+    catalog: Arc<Catalog>,
+    backing: Arc<OwnedFd>,
+    mountpoint: PathBuf,
+    host: Arc<dyn Host>,
+    stopping: AtomicBool,
+    /// Locked alone, and never during a query.
+    open: Mutex<Open>,
+}
+
+/// The connections that are open.
+#[derive(Default)]
+struct Open {
+    next: u64,
+    connections: HashMap<u64, Connection>,
+    finished: Vec<JoinHandle<()>>,
+}
+
+struct Connection {
+    uid: u32,
+    stream: UnixStream,
+    /// Only `None` while the thread is being started.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Begins to answer.
+    ///
+    /// # Errors
+    /// If the socket cannot be made.
+    pub fn start(config: ServerConfig) -> Result<Self, ServerError> {
+        let path = config.socket;
+        let listen = || -> io::Result<(Arc<UnixListener>, OwnedFd)> {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let listener = UnixListener::bind(&path)?;
+            // Everybody may ask; what they get is decided by who they are.
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666))?;
+            Ok((Arc::new(listener), config.backing))
+        };
+        let error = |source| ServerError {
+            path: path.clone(),
+            source,
+        };
+        let (listener, backing) = listen().map_err(error)?;
+        let shared = Arc::new(Shared {
+            catalog: config.catalog,
+            backing: Arc::new(backing),
+            mountpoint: config.mountpoint,
+            host: config.host,
+            stopping: AtomicBool::new(false),
+            open: Mutex::default(),
+        });
+        let thread = {
+            let (shared, listener) = (Arc::clone(&shared), Arc::clone(&listener));
+            std::thread::Builder::new()
+                .name("control".into())
+                .spawn(move || accept(&shared, &listener))
+                .map_err(error)?
+        };
+        Ok(Self {
+            shared,
+            listener,
+            thread: Some(thread),
+        })
+    }
+
+    /// Hangs up on every client and waits until nothing runs any more.
+    pub fn stop(mut self) {
+        self.shut_down();
+    }
+
+    fn shut_down(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // On Linux this wakes a thread that waits in accept.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        join(thread);
+        let mut threads = Vec::new();
+        {
+            let mut open = self.shared.open.lock();
+            threads.append(&mut open.finished);
+            for connection in open.connections.values_mut() {
+                let _ = connection.stream.shutdown(Shutdown::Both);
+                threads.extend(connection.thread.take());
+            }
+        }
+        threads.into_iter().for_each(join);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("a thread of the control socket panicked");
+    }
+}
+
+fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
+    loop {
+        let stream = match listener.accept() {
+            _ if shared.stopping.load(Ordering::SeqCst) => return,
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely: they come back as others close theirs.
+                tracing::warn!(%error, "cannot accept on the control socket");
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                continue;
+            }
+        };
+        if let Err(error) = admit(shared, stream) {
+            tracing::debug!(%error, "connection to the control socket failed");
+        }
+        let finished = std::mem::take(&mut shared.open.lock().finished);
+        finished.into_iter().for_each(join);
+    }
+}
+
+/// Starts the thread of a connection, or says that there are too many.
+fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
+    let peer = rustix::net::sockopt::socket_peercred(&stream)?;
+    let groups = crate::sys::process::peer_groups(std::os::fd::AsFd::as_fd(&stream))?;
+    let peer = Identity {
+        uid: peer.uid.as_raw(),
+        gid: peer.gid.as_raw(),
+        groups,
+    };
+    let (uid, privileged) = (peer.uid, is_privileged(&peer));
+    let mut open = shared.open.lock();
+    let of_user = open.connections.values().filter(|c| c.uid == uid).count();
+    if !privileged && (of_user >= MAX_PER_USER || open.connections.len() >= MAX_CONNECTIONS) {
+        drop(open);
+        return refuse(&stream);
+    }
+    let number = open.next;
+    open.next += 1;
+    let connection = Connection {
+        uid,
+        stream: stream.try_clone()?,
+        thread: None,
+    };
+    open.connections.insert(number, connection);
+    let spawned = {
+        let shared = Arc::clone(shared);
+        std::thread::Builder::new()
+            .name("control-client".into())
+            .spawn(move || {
+                connection::serve(&shared, &stream, peer);
+                shared.leave(number);
+            })
+    };
+    // The thread cannot leave before the lock is free, so its connection is still there.
+    match (spawned, open.connections.get_mut(&number)) {
+        (Ok(thread), Some(connection)) => connection.thread = Some(thread),
+        (Err(error), _) => {
+            open.connections.remove(&number);
+            return Err(error);
+        }
+        (Ok(_), None) => {}
+    }
+    Ok(())
+}
+
+/// Whether a peer sees everything.
+fn is_privileged(peer: &Identity) -> bool {
+    peer.uid == 0 || peer.uid == rustix::process::geteuid().as_raw()
+}
+
+fn refuse(mut stream: &UnixStream) -> io::Result<()> {
+    let failure = Failure {
+        code: FailureCode::Busy,
+        message: "too many clients ask at once".into(),
+    };
+    let line = last_line(Err(&failure)) + "\n";
+    io::Write::write_all(&mut stream, line.as_bytes())
+}
+
+impl Shared {
+    /// Takes a connection off the list, by its own thread, which is joined by the next one.
+    fn leave(&self, number: u64) {
+        let mut open = self.open.lock();
+        if let Some(connection) = open.connections.remove(&number) {
+            open.finished.extend(connection.thread);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

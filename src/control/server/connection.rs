@@ -1,0 +1,233 @@
+//! One client of the socket: its request and its answer.
+//!
+//! Owns the time limits, and what each request needs from the mount before the catalog is asked.
+
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{Shared, is_privileged};
+use crate::catalog::CatalogError;
+use crate::control::access::Guard;
+use crate::control::query::{Answer, Position, Query, QueryError, Sink, answer_from_catalog};
+use crate::control::records::SyncRecord;
+use crate::control::status::StatusRecord;
+use crate::control::wire::{
+    Failure, FailureCode, Follow, Request, RequestError, Wait, last_line, read_request,
+};
+use crate::sys::creds::Identity;
+
+/// How long a request may take to arrive.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may leave an answer unread.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+/// How often the end of the log is looked at.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(150);
+/// How often a comparison that is waited for is reported.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Answers one request; every trouble ends on the socket, or with it.
+pub(super) fn serve(shared: &Arc<Shared>, stream: &UnixStream, peer: Identity) {
+    if let Err(error) = try_serve(shared, stream, peer) {
+        tracing::debug!(%error, "a client of the control socket went away");
+    }
+}
+
+fn try_serve(shared: &Shared, stream: &UnixStream, peer: Identity) -> io::Result<()> {
+    stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    let mut out = SocketSink(BufWriter::with_capacity(64 * 1024, stream));
+    let mut answer = Answer::new(&mut out);
+    let result = match read_request(BufReader::new(stream)) {
+        Ok(request) => {
+            let mut client = Client {
+                shared,
+                stream,
+                guard: guard(shared, &peer),
+                peer,
+                answer: &mut answer,
+            };
+            client.answer(&request).map_err(|error| error.to_failure())
+        }
+        // Somebody looked whether anyone is there.
+        Err(RequestError::Cut) => return Ok(()),
+        Err(error) => Err(Failure {
+            code: FailureCode::BadRequest,
+            message: error.to_string(),
+        }),
+    };
+    let end = answer.end();
+    let last = last_line(result.as_ref().map(|()| end));
+    out.line(last.as_bytes())?;
+    out.flush()
+}
+
+fn guard(shared: &Shared, peer: &Identity) -> Guard {
+    if is_privileged(peer) {
+        Guard::Everything
+    } else {
+        Guard::user(peer.clone(), Arc::clone(&shared.backing))
+    }
+}
+
+/// Lines for the other end.
+struct SocketSink<'s>(BufWriter<&'s UnixStream>);
+
+impl Sink for SocketSink<'_> {
+    fn line(&mut self, line: &[u8]) -> io::Result<()> {
+        self.0.write_all(line)?;
+        self.0.write_all(b"\n")
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+struct Client<'c, 'a> {
+    shared: &'c Shared,
+    stream: &'c UnixStream,
+    peer: Identity,
+    guard: Guard,
+    answer: &'c mut Answer<'a>,
+}
+
+impl Client<'_, '_> {
+    fn answer(&mut self, request: &Request) -> Result<(), QueryError> {
+        let host = &self.shared.host;
+        match request {
+            Request::Status => return self.status(),
+            Request::Sync => {
+                let seq = host.sync().map_err(QueryError::Host)?;
+                return Ok(self.answer.record(&SyncRecord { seq })?);
+            }
+            Request::Reconcile { wait } => return self.reconcile(*wait),
+            _ => {}
+        }
+        self.check_reach()?;
+        match request {
+            Request::Log { .. } | Request::Manifest { .. } | Request::Blame { .. } => host.settle(),
+            Request::Changes {
+                path,
+                since,
+                follow: Follow::Yes,
+                limit,
+            } => {
+                let catalog = &self.shared.catalog;
+                let position =
+                    catalog.read(|reader| Position::new(reader, path, *since, *limit))?;
+                return self.follow(position);
+            }
+            _ => {}
+        }
+        self.shared.catalog.barrier();
+        self.query(|query| answer_from_catalog(query, request))
+    }
+
+    /// Runs a query that sees what is committed.
+    fn query<T>(
+        &mut self,
+        run: impl FnOnce(&mut Query<'_, '_>) -> Result<T, QueryError>,
+    ) -> Result<T, QueryError> {
+        let catalog = &self.shared.catalog;
+        catalog.read_committed(|main| {
+            catalog.read_committed(|side| {
+                run(&mut Query {
+                    main,
+                    side,
+                    guard: &mut self.guard,
+                    answer: &mut *self.answer,
+                })
+            })
+        })
+    }
+
+    /// Who cannot get to the mount nor to the backing directory has no business in its catalog.
+    fn check_reach(&self) -> Result<(), QueryError> {
+        if matches!(self.guard, Guard::Everything) {
+            return Ok(());
+        }
+        let backing = self.shared.host.status().backing;
+        let reaches = self.guard.reaches(&[&self.shared.mountpoint, &backing]);
+        if reaches.unwrap_or(false) {
+            return Ok(());
+        }
+        Err(QueryError::Denied {
+            what: self.shared.mountpoint.display().to_string(),
+        })
+    }
+
+    fn status(&mut self) -> Result<(), QueryError> {
+        let shared = self.shared;
+        let catalog = shared.catalog.status();
+        let (seq, totals) = shared
+            .catalog
+            .read_committed(|reader| Ok::<_, CatalogError>((reader.seq()?, reader.totals()?)))?;
+        let status = StatusRecord {
+            running: true,
+            mount: Some(shared.host.status()),
+            seq,
+            entries: totals.entries,
+            versions: totals.versions,
+            queue: catalog.queue,
+            wal_bytes: catalog.wal_bytes,
+            degraded: catalog.degraded,
+            reconcile: Some(shared.host.reconcile_progress()),
+        };
+        Ok(self.answer.record(&status)?)
+    }
+
+    fn reconcile(&mut self, wait: Wait) -> Result<(), QueryError> {
+        if !is_privileged(&self.peer) {
+            return Err(QueryError::Denied {
+                what: "only root and the user who mounted may start a reconcile".into(),
+            });
+        }
+        let host = &self.shared.host;
+        host.start_reconcile();
+        loop {
+            let progress = host.reconcile_progress();
+            self.answer.record(&progress)?;
+            self.answer.flush()?;
+            if wait == Wait::No
+                || !progress.state.is_running()
+                || self.hung_up(PROGRESS_INTERVAL)?
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes the log as it grows, until the client or the server has enough.
+    fn follow(&mut self, mut position: Position) -> Result<(), QueryError> {
+        loop {
+            let looked_at = self.query(|query| query.changes(&mut position))?;
+            if position.is_spent() {
+                return Ok(());
+            }
+            if looked_at == 0 {
+                self.answer.flush()?;
+                if self.hung_up(FOLLOW_INTERVAL)? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Waits a little; whether one of the two ends is closed.
+    fn hung_up(&self, wait: Duration) -> io::Result<bool> {
+        self.stream.set_read_timeout(Some(wait))?;
+        let mut stream = self.stream;
+        let closed = match stream.read(&mut [0; 64]) {
+            Ok(0) => true,
+            Ok(_) => false,
+            Err(error) => !matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+            ),
+        };
+        Ok(closed || self.shared.stopping.load(Ordering::SeqCst))
+    }
+}
