@@ -20,6 +20,8 @@ mod queue;
 pub mod read;
 mod rows;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -85,10 +87,7 @@ pub enum CatalogError {
 
 impl CatalogError {
     fn open(path: &Path, source: rusqlite::Error) -> Self {
-        Self::Open {
-            path: path.into(),
-            source,
-        }
+        Self::Open { path: path.into(), source }
     }
 }
 
@@ -108,10 +107,7 @@ impl Health {
     fn fail(&self, reason: String) {
         let mut inner = self.inner.lock();
         if inner.degraded.is_none() {
-            tracing::error!(
-                reason,
-                "catalog degraded: changes go on, a reconcile must follow"
-            );
+            tracing::error!(reason, "catalog degraded: changes go on, a reconcile must follow");
         }
         inner.degraded = Some(reason);
         inner.wants_reconcile = true;
@@ -155,9 +151,7 @@ pub struct Catalog {
 
 impl std::fmt::Debug for Catalog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Catalog")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("Catalog").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -285,11 +279,7 @@ impl Catalog {
         let Some((writer, checkpointer)) = self.threads.lock().take() else {
             return;
         };
-        self.push([Event {
-            time_ns: now_ns,
-            writer: None,
-            op: Op::Stop,
-        }]);
+        self.push([Event { time_ns: now_ns, writer: None, op: Op::Stop }]);
         self.queue.close();
         if writer.join().is_err() {
             tracing::error!("the catalog's writer panicked");

@@ -2,10 +2,7 @@
 //!
 //! Owns the conversion from the system clock to integer nanoseconds. Everything else takes the
 //! time as an argument, so that tests can set it and policies stay pure.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this module is the owner of the clock"
-)]
+#![expect(clippy::disallowed_methods, reason = "this module is the owner of the clock")]
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

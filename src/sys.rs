@@ -4,9 +4,11 @@
 //! around those it has. Knows nothing of catalogs or versions. Errors are the kernel's own.
 
 pub mod creds;
+pub mod fuse_dev;
 pub mod handle;
 pub mod lease;
 pub mod process;
+pub mod sqlite;
 pub mod stat;
 
 pub use rustix::io::Errno;

@@ -124,9 +124,7 @@ pub struct Timestamp {
 impl Timestamp {
     /// Nanoseconds since 1970, saturating in 1677 and 2262, where the catalog's integers end.
     pub fn as_ns(self) -> i64 {
-        self.secs
-            .saturating_mul(1_000_000_000)
-            .saturating_add(i64::from(self.nanos))
+        self.secs.saturating_mul(1_000_000_000).saturating_add(i64::from(self.nanos))
     }
 }
 
@@ -164,11 +162,7 @@ pub struct Attr {
 impl Attr {
     /// What must be equal for the content to be taken as unchanged.
     pub fn stamp(&self) -> Stamp {
-        Stamp {
-            size: self.size,
-            mtime_ns: self.mtime.as_ns(),
-            ctime_ns: self.ctime.as_ns(),
-        }
+        Stamp { size: self.size, mtime_ns: self.mtime.as_ns(), ctime_ns: self.ctime.as_ns() }
     }
 }
 
@@ -344,10 +338,7 @@ mod tests {
     fn digests_parse_with_and_without_prefix() {
         let text = ContentHash::EMPTY.to_string();
         assert_eq!(text.parse::<ContentHash>().unwrap(), ContentHash::EMPTY);
-        assert_eq!(
-            format!("sha256:{text}").parse::<ContentHash>().unwrap(),
-            ContentHash::EMPTY
-        );
+        assert_eq!(format!("sha256:{text}").parse::<ContentHash>().unwrap(), ContentHash::EMPTY);
         assert!(text[1..].parse::<ContentHash>().is_err());
     }
 
@@ -365,21 +356,7 @@ mod tests {
 
     #[test]
     fn times_before_1970_count_nanoseconds_upwards() {
-        assert_eq!(
-            Timestamp {
-                secs: -1,
-                nanos: 999_999_999
-            }
-            .as_ns(),
-            -1
-        );
-        assert_eq!(
-            Timestamp {
-                secs: i64::MAX,
-                nanos: 0
-            }
-            .as_ns(),
-            i64::MAX
-        );
+        assert_eq!(Timestamp { secs: -1, nanos: 999_999_999 }.as_ns(), -1);
+        assert_eq!(Timestamp { secs: i64::MAX, nanos: 0 }.as_ns(), i64::MAX);
     }
 }

@@ -18,50 +18,24 @@ pub(super) struct Apply<'r, 'a> {
 
 /// Applies one event.
 pub(super) fn apply(rows: &mut Rows<'_>, event: &Event) -> rusqlite::Result<()> {
-    let mut this = Apply {
-        rows,
-        time_ns: event.time_ns,
-        writer: event.writer.as_deref(),
-    };
+    let mut this = Apply { rows, time_ns: event.time_ns, writer: event.writer.as_deref() };
     match &event.op {
         Op::Root { inode } => this.root(inode),
         Op::Create { at, inode, born } => this.create(at, inode, born),
         Op::Link { at, inode } => this.link(at, inode),
-        Op::Unlink {
-            at,
-            key,
-            remaining,
-            openness,
-        } => this.unlink(at, *key, remaining.as_ref(), *openness),
-        Op::Rename {
-            from,
-            to,
-            inode,
-            replaced,
-        } => this.rename(from, to, inode, *replaced),
+        Op::Unlink { at, key, remaining, openness } => {
+            this.unlink(at, *key, remaining.as_ref(), *openness)
+        }
+        Op::Rename { from, to, inode, replaced } => this.rename(from, to, inode, *replaced),
         Op::Exchange { a, b } => this.exchange(a, b),
         Op::Attr { inode } => this.attr(inode),
-        Op::Seal {
-            inode,
-            session,
-            digest,
-        } => this.seal(inode, *session, *digest),
-        Op::Digest {
-            inode,
-            session,
-            digest,
-        } => this.digest(inode, *session, *digest),
+        Op::Seal { inode, session, digest } => this.seal(inode, *session, *digest),
+        Op::Digest { session, read } => this.digest(*session, read.as_ref()),
         Op::End { session, key } => {
-            this.rows.state.sessions.remove(session);
-            this.rows.state.orphans.remove(key);
+            this.end_session(*session, *key);
             Ok(())
         }
-        Op::Observe {
-            at,
-            inode,
-            found,
-            origin,
-        } => this.observe(at, inode, found, *origin),
+        Op::Observe { at, inode, found, origin } => this.observe(at, inode, found, *origin),
         Op::Gone { at, key } => this.gone(at, *key),
         Op::WalkDone => this.walk_done(),
         Op::Stop => this.rows.set_meta(super::STOPPED, event.time_ns),
@@ -80,15 +54,8 @@ impl Apply<'_, '_> {
         other: Option<FileId>,
         number: Option<u32>,
     ) -> rusqlite::Result<()> {
-        let change = Change {
-            op,
-            file,
-            other,
-            number,
-        };
-        self.rows
-            .record(self.time_ns, self.writer, &change)
-            .map(|_| ())
+        let change = Change { op, file, other, number };
+        self.rows.record(self.time_ns, self.writer, &change).map(|_| ())
     }
 
     /// Something the catalog has never heard of took part: only a walk can tell what it is.
@@ -142,10 +109,7 @@ impl Apply<'_, '_> {
         name: &Name,
         inode: &Inode,
     ) -> rusqlite::Result<FileRow> {
-        let ended = self
-            .rows
-            .ended_at(parent, name)?
-            .filter(|f| f.kind == inode.attr.kind);
+        let ended = self.rows.ended_at(parent, name)?.filter(|f| f.kind == inode.attr.kind);
         let file = match ended {
             Some(mut file) => {
                 file.ended = None;
@@ -184,9 +148,7 @@ impl Apply<'_, '_> {
         if hash.is_some() && file.head > 0 && self.rows.head_hash(file)? == hash {
             return Ok(None);
         }
-        self.rows
-            .insert_version(file, &inode.attr, hash, origin)
-            .map(Some)
+        self.rows.insert_version(file, &inode.attr, hash, origin).map(Some)
     }
 
     fn link(&mut self, at: &Place, inode: &Inode) -> rusqlite::Result<()> {
@@ -390,16 +352,13 @@ impl Apply<'_, '_> {
         let mut number = None;
         if source.head > 0 {
             let hash = self.rows.head_hash(&mut source)?;
-            let origin = self
-                .rows
-                .head_facts(&source)?
-                .map_or(Origin::Write, |facts| facts.0);
+            let origin = self.rows.head_facts(&source)?.map_or(Origin::Write, |facts| facts.0);
             number = self.new_version_from(&mut target, inode, hash, origin)?;
             if let (Some(number), Some(session)) = (number, source.sealed_by)
                 && let Some(made) = self.rows.state.sessions.get_mut(&session)
             {
                 // What the session writes next, or its digest, belongs to the target from now on.
-                made.push((target.id, number));
+                made.versions.push((target.id, number));
                 target.sealed_by = Some(session);
             }
         }
@@ -480,40 +439,19 @@ impl Apply<'_, '_> {
         session: SessionId,
         digest: Option<ContentHash>,
     ) -> rusqlite::Result<()> {
-        let mut file = match self.rows.find(inode.key)? {
-            Some(file) => file,
-            None => match self.rows.state.orphans.get(&inode.key) {
-                Some(Some(id)) => {
-                    let id = *id;
-                    self.rows.file(id)?
-                }
-                Some(None) => return Ok(()),
-                None => {
-                    self.unknown();
-                    return Ok(());
-                }
-            },
-        };
-        let own = self
-            .rows
-            .state
-            .sessions
-            .get(&session)
-            .and_then(|made| made.last());
-        if file.head > 0 && own == Some(&(file.id, file.head)) {
-            return self.seal_again(file, inode, session, digest);
+        let Some(mut file) = self.sealed_file(inode.key)? else { return Ok(()) };
+        let made = self.rows.state.sessions.entry(session).or_default();
+        made.awaited += u32::from(digest.is_none());
+        if file.head > 0 && made.versions.last() == Some(&(file.id, file.head)) {
+            return self.seal_again(file, inode, digest);
         }
         let before = file;
         let number = self.new_version(&mut file, inode, digest)?;
         settle(&mut file, inode, digest.is_some());
         if let Some(number) = number {
             file.sealed_by = Some(session);
-            self.rows
-                .state
-                .sessions
-                .entry(session)
-                .or_default()
-                .push((file.id, number));
+            let made = self.rows.state.sessions.entry(session).or_default();
+            made.versions.push((file.id, number));
             self.rows.put(file);
             return self.record_with(ChangeOp::Write, file.id, None, Some(number));
         }
@@ -521,12 +459,27 @@ impl Apply<'_, '_> {
         self.same_bytes(&before, inode)
     }
 
+    /// The file whose content an inode is: by its name, or the one it was when it lost the last.
+    fn sealed_file(&mut self, key: InodeKey) -> rusqlite::Result<Option<FileRow>> {
+        if let Some(file) = self.rows.find(key)? {
+            return Ok(Some(file));
+        }
+        match self.rows.state.orphans.get(&key).copied() {
+            // Unless another inode goes on with that file by now.
+            Some(Some(id)) => Ok(Some(self.rows.file(id)?).filter(|file| file.ended.is_some())),
+            Some(None) => Ok(None),
+            None => {
+                self.unknown();
+                Ok(None)
+            }
+        }
+    }
+
     /// Another flush of a session that has a version already: it stays one version.
     fn seal_again(
         &mut self,
         mut file: FileRow,
         inode: &Inode,
-        session: SessionId,
         digest: Option<ContentHash>,
     ) -> rusqlite::Result<()> {
         let before = file;
@@ -538,7 +491,6 @@ impl Apply<'_, '_> {
         }
         if digest.is_some() && digest == self.rows.version_hash(file.id, file.head - 1)? {
             self.rows.retract_version(&mut file)?;
-            self.rows.state.sessions.remove(&session);
             self.rows.put(file);
             return self.same_bytes(&before, inode);
         }
@@ -560,15 +512,17 @@ impl Apply<'_, '_> {
 
     fn digest(
         &mut self,
-        inode: &Inode,
         session: SessionId,
-        digest: Option<ContentHash>,
+        read: Option<&(Inode, ContentHash)>,
     ) -> rusqlite::Result<()> {
-        let (Some(made), Some(digest)) = (self.rows.state.sessions.get(&session).cloned(), digest)
-        else {
-            return Ok(());
-        };
-        for (id, number) in made {
+        let Some(made) = self.rows.state.sessions.get_mut(&session) else { return Ok(()) };
+        made.awaited = made.awaited.saturating_sub(1);
+        let versions = made.versions.clone();
+        if made.ended && made.awaited == 0 {
+            self.rows.state.sessions.remove(&session);
+        }
+        let Some(&(inode, digest)) = read else { return Ok(()) };
+        for (id, number) in versions {
             if self.rows.version_hash(id, number)?.is_some() {
                 continue;
             }
@@ -588,6 +542,18 @@ impl Apply<'_, '_> {
             self.rows.fill_hash(id, number, digest)?;
         }
         Ok(())
+    }
+}
+
+impl Apply<'_, '_> {
+    fn end_session(&mut self, session: SessionId, key: InodeKey) {
+        self.rows.state.orphans.remove(&key);
+        if let Some(made) = self.rows.state.sessions.get_mut(&session) {
+            made.ended = true;
+            if made.awaited == 0 {
+                self.rows.state.sessions.remove(&session);
+            }
+        }
     }
 }
 

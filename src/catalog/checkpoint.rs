@@ -80,9 +80,7 @@ pub(super) fn make_durable(path: &Path) -> Result<(), CatalogError> {
     let wal = std::fs::File::open(wal_path(path)).and_then(|wal| wal.sync_data());
     match wal {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(CatalogError::Degraded {
-                reason: format!("cannot sync its log: {error}"),
-            });
+            return Err(CatalogError::Degraded { reason: format!("cannot sync its log: {error}") });
         }
         _ => {}
     }

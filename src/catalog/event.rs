@@ -117,12 +117,11 @@ pub enum Op {
     },
     /// The digest of a version that was sealed without one.
     Digest {
-        /// The file when it was read.
-        inode: Inode,
         /// The session that made the version.
         session: SessionId,
-        /// The digest; `None` if the bytes were gone before they could be read.
-        digest: Option<ContentHash>,
+        /// The file when it was read, and its digest; `None` if the bytes were gone before they
+        /// could be read.
+        read: Option<(Inode, ContentHash)>,
     },
     /// A session is over; nothing more comes from it.
     End {

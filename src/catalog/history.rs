@@ -95,11 +95,7 @@ impl Reader {
             .prepare_cached(sql)?
             .query_map(params![parent.0.cast_signed(), name], |row| {
                 let to: Option<i64> = row.get(2)?;
-                Ok((
-                    FileId(get_u64(row, 0)?),
-                    get_u64(row, 1)?,
-                    to.map(i64::cast_unsigned),
-                ))
+                Ok((FileId(get_u64(row, 0)?), get_u64(row, 1)?, to.map(i64::cast_unsigned)))
             })?
             .collect::<Result<_, _>>()?;
         let mut seen = HashSet::new();
@@ -107,11 +103,7 @@ impl Reader {
         for (index, (file, from, to)) in stays.into_iter().enumerate() {
             let versions = self.versions(file)?;
             let arrived_with = versions.iter().rposition(|v| v.seq.0 < from);
-            let first = if index == 0 {
-                0
-            } else {
-                arrived_with.unwrap_or(0)
-            };
+            let first = if index == 0 { 0 } else { arrived_with.unwrap_or(0) };
             // What a session still wrote after the name was deleted was the end of this path too.
             let ended_here = to.is_some() && self.ended_seq(file)? == to;
             for version in versions.into_iter().skip(first) {
@@ -162,11 +154,7 @@ impl Reader {
                     gid: row.get(8)?,
                     hash: get_hash(row, 9)?,
                     origin: Origin::from_code(row.get(10)?).unwrap_or(Origin::External),
-                    content: if row.get(11)? {
-                        Content::Head
-                    } else {
-                        Content::None
-                    },
+                    content: if row.get(11)? { Content::Head } else { Content::None },
                     writer: writer_from_row(row, 12)?,
                 })
             })?
@@ -205,16 +193,10 @@ impl Reader {
                     version,
                     writer: writer_from_row(row, 9)?,
                 };
-                Ok((
-                    change,
-                    row.get::<_, Option<i64>>(4)?
-                        .map(|id| FileId(id.cast_unsigned())),
-                ))
+                Ok((change, row.get::<_, Option<i64>>(4)?.map(|id| FileId(id.cast_unsigned()))))
             })?
             .collect::<Result<_, _>>()?;
-        rows.into_iter()
-            .map(|(change, other)| self.with_paths(change, other))
-            .collect()
+        rows.into_iter().map(|(change, other)| self.with_paths(change, other)).collect()
     }
 
     fn with_paths(
@@ -303,13 +285,7 @@ impl Reader {
                     query
                         .query_map(params![after.0, after.1, after.2, PAGE], |row| {
                             let file = FileId(get_u64(row, 3)?);
-                            Ok((
-                                row.get(0)?,
-                                row.get(1)?,
-                                get_u64(row, 2)?,
-                                file,
-                                row.get(4)?,
-                            ))
+                            Ok((row.get(0)?, row.get(1)?, get_u64(row, 2)?, file, row.get(4)?))
                         })?
                         .collect()
                 })
@@ -380,10 +356,7 @@ impl Reader {
         Ok(self
             .db
             .prepare_cached(sql)?
-            .query_row(
-                params![file.0.cast_signed(), Origin::Import.code()],
-                |row| row.get(0),
-            )
+            .query_row(params![file.0.cast_signed(), Origin::Import.code()], |row| row.get(0))
             .optional()?)
     }
 
@@ -393,10 +366,7 @@ impl Reader {
     /// If the catalog cannot be read.
     pub fn time_of(&self, seq: Seq) -> Result<i64, CatalogError> {
         let sql = "SELECT time_ns FROM change WHERE seq = ?1";
-        Ok(self
-            .db
-            .prepare_cached(sql)?
-            .query_row([seq.0.cast_signed()], |row| row.get(0))?)
+        Ok(self.db.prepare_cached(sql)?.query_row([seq.0.cast_signed()], |row| row.get(0))?)
     }
 }
 
@@ -413,10 +383,5 @@ fn writer_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Write
         return Ok(None);
     };
     let comm: Name = row.get::<_, Vec<u8>>(first + 3)?.into();
-    Ok(Some(Writer {
-        uid,
-        gid: row.get(first + 1)?,
-        pid: row.get(first + 2)?,
-        comm,
-    }))
+    Ok(Some(Writer { uid, gid: row.get(first + 1)?, pid: row.get(first + 2)?, comm }))
 }

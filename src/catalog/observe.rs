@@ -22,10 +22,7 @@ impl Apply<'_, '_> {
             self.unknown();
             return Ok(());
         };
-        let known = self
-            .rows
-            .find(inode.key)?
-            .filter(|f| f.kind == inode.attr.kind);
+        let known = self.rows.find(inode.key)?.filter(|f| f.kind == inode.attr.kind);
         let entry = self.rows.entry(parent.id, &at.name)?;
         match (known, entry) {
             (Some(file), Some(entry)) if entry.child == file.id => {
@@ -87,10 +84,7 @@ impl Apply<'_, '_> {
             return self.take_attr(&mut file, inode);
         };
         if file.head > 0 && self.rows.head_hash(&mut file)?.is_none() {
-            if file
-                .sealed_by
-                .is_some_and(|s| self.rows.state.sessions.contains_key(&s))
-            {
+            if file.sealed_by.is_some_and(|s| self.rows.state.sessions.contains_key(&s)) {
                 // Its digest is on the way from the session itself.
                 return Ok(());
             }
@@ -190,22 +184,12 @@ impl Apply<'_, '_> {
         file.follow_ctime(&inode.attr);
         self.rows.state.limbo.retain(|id| *id != file.id);
         self.rows.put(file);
-        self.record(
-            if moved {
-                ChangeOp::Rename
-            } else {
-                ChangeOp::Link
-            },
-            file.id,
-        )
+        self.record(if moved { ChangeOp::Rename } else { ChangeOp::Link }, file.id)
     }
 
     fn leave_other_names(&mut self, file: &FileRow) -> rusqlite::Result<()> {
         for (parent, name, from) in self.rows.names(file.id)? {
-            let entry = super::rows::EntryRow {
-                child: file.id,
-                from,
-            };
+            let entry = super::rows::EntryRow { child: file.id, from };
             self.rows.close_entry(parent, &name, entry)?;
         }
         Ok(())

@@ -81,11 +81,7 @@ impl Queue {
         }
         let events = std::mem::take(&mut inner.events);
         self.room.notify_all();
-        if events.is_empty() {
-            None
-        } else {
-            Some(events)
-        }
+        if events.is_empty() { None } else { Some(events) }
     }
 
     /// Marks `count` more events as done.

@@ -110,27 +110,18 @@ impl Reader {
             Some(ns) if ns != 0 => ns,
             _ => self
                 .db
-                .query_row(
-                    "SELECT time_ns FROM change ORDER BY seq DESC LIMIT 1",
-                    [],
-                    |row| row.get(0),
-                )
+                .query_row("SELECT time_ns FROM change ORDER BY seq DESC LIMIT 1", [], |row| {
+                    row.get(0)
+                })
                 .optional()?
                 .unwrap_or(0),
         };
-        Ok(Past {
-            imported: self.meta(IMPORTED)? == Some(1),
-            trusted_until_ns,
-        })
+        Ok(Past { imported: self.meta(IMPORTED)? == Some(1), trusted_until_ns })
     }
 
     fn meta(&self, key: &str) -> Result<Option<i64>, CatalogError> {
         let sql = "SELECT value FROM meta WHERE key = ?1";
-        Ok(self
-            .db
-            .prepare_cached(sql)?
-            .query_row([key], |row| row.get(0))
-            .optional()?)
+        Ok(self.db.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()?)
     }
 
     /// The random identity of this catalog, from which the UUIDs of its files are made.
@@ -139,10 +130,7 @@ impl Reader {
     /// If the catalog cannot be read.
     pub fn catalog_id(&self) -> Result<[u8; 16], CatalogError> {
         let sql = "SELECT value FROM meta WHERE key = 'catalog_id'";
-        Ok(self
-            .db
-            .prepare_cached(sql)?
-            .query_row([], |row| row.get(0))?)
+        Ok(self.db.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
     }
 
     /// The last sequence number; 0 in an empty catalog.
@@ -151,10 +139,7 @@ impl Reader {
     /// If the catalog cannot be read.
     pub fn seq(&mut self) -> Result<Seq, CatalogError> {
         let sql = "SELECT coalesce(max(seq), 0) FROM change";
-        Ok(self
-            .db
-            .prepare_cached(sql)?
-            .query_row([], |row| get_u64(row, 0).map(Seq))?)
+        Ok(self.db.prepare_cached(sql)?.query_row([], |row| get_u64(row, 0).map(Seq))?)
     }
 
     /// Totals for `status`. Counts rows: some 0.1 s per million.
@@ -163,15 +148,9 @@ impl Reader {
     /// If the catalog cannot be read.
     pub fn totals(&mut self) -> Result<Totals, CatalogError> {
         let count = |table: &str| {
-            self.db
-                .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
-                    get_u64(row, 0)
-                })
+            self.db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| get_u64(row, 0))
         };
-        Ok(Totals {
-            entries: count("entry")?,
-            versions: count("version")?,
-        })
+        Ok(Totals { entries: count("entry")?, versions: count("version")? })
     }
 
     /// The last change at or before a time; `None` before the first.
@@ -185,9 +164,7 @@ impl Reader {
             .query_map([], |row| get_u64(row, 0))?
             .collect::<Result<_, _>>()?;
         epochs.push(self.seq()?.0 + 1);
-        let mut time_of = self
-            .db
-            .prepare_cached("SELECT time_ns FROM change WHERE seq = ?1")?;
+        let mut time_of = self.db.prepare_cached("SELECT time_ns FROM change WHERE seq = ?1")?;
         let mut before = |seq: u64| -> rusqlite::Result<bool> {
             let at: i64 = time_of.query_row([seq.cast_signed()], |row| row.get(0))?;
             Ok(at <= time_ns)
@@ -217,22 +194,13 @@ impl Reader {
     /// # Errors
     /// If the catalog cannot be read.
     pub fn locate(&mut self, path: &[u8]) -> Result<Option<Located>, CatalogError> {
-        let mut at = Located {
-            parent: FileId::ROOT,
-            name: Name::default(),
-            file: FileId::ROOT,
-            live: true,
-        };
+        let mut at =
+            Located { parent: FileId::ROOT, name: Name::default(), file: FileId::ROOT, live: true };
         for name in components(path) {
             let Some((file, here)) = self.last_child(at.file, name)? else {
                 return Ok(None);
             };
-            at = Located {
-                parent: at.file,
-                name: name.into(),
-                file,
-                live: at.live && here,
-            };
+            at = Located { parent: at.file, name: name.into(), file, live: at.live && here };
         }
         Ok(Some(at))
     }
@@ -277,9 +245,7 @@ impl Reader {
                            LIMIT 1";
                 self.db
                     .prepare_cached(sql)?
-                    .query_row(params![dir, name, seq.0.cast_signed()], |row| {
-                        get_u64(row, 0)
-                    })
+                    .query_row(params![dir, name, seq.0.cast_signed()], |row| get_u64(row, 0))
                     .optional()?
             }
         };
@@ -353,11 +319,7 @@ impl Reader {
             (node.size, node.hash) = version.map_or((0, None), |(_, _, size, hash)| (size, hash));
         }
         let from_version = version.map(|(seq, owner, ..)| (seq, owner));
-        if let Some((_, owner)) = from_version
-            .into_iter()
-            .chain(attr)
-            .max_by_key(|(seq, _)| *seq)
-        {
+        if let Some((_, owner)) = from_version.into_iter().chain(attr).max_by_key(|(seq, _)| *seq) {
             (node.mode, node.uid, node.gid, node.mtime_ns) = owner;
         }
         Ok(())
@@ -427,10 +389,7 @@ impl Reader {
         when: When,
         mut visit: impl FnMut(&[u8], &NodeInfo) -> Result<Descend, E>,
     ) -> Result<(), E> {
-        let tx = self
-            .db
-            .unchecked_transaction()
-            .map_err(CatalogError::from)?;
+        let tx = self.db.unchecked_transaction().map_err(CatalogError::from)?;
         let result = self.walk_inside(top, when, &mut visit);
         drop(tx);
         result
@@ -528,18 +487,12 @@ impl Reader {
             .db
             .prepare_cached(sql)?
             .query_map([dir.0.cast_signed()], |row| {
-                let stamp = Stamp {
-                    size: get_u64(row, 5)?,
-                    mtime_ns: row.get(6)?,
-                    ctime_ns: row.get(7)?,
-                };
+                let stamp =
+                    Stamp { size: get_u64(row, 5)?, mtime_ns: row.get(6)?, ctime_ns: row.get(7)? };
                 let entry = KnownEntry {
                     id: FileId(get_u64(row, 1)?),
                     kind: Kind::from_code(row.get(2)?).unwrap_or(Kind::File),
-                    key: InodeKey {
-                        ino: get_u64(row, 3)?,
-                        generation: get_u64(row, 4)?,
-                    },
+                    key: InodeKey { ino: get_u64(row, 3)?, generation: get_u64(row, 4)? },
                     stamp,
                     owner: (row.get(8)?, row.get(9)?, row.get(10)?),
                 };
@@ -577,10 +530,9 @@ impl Reader {
         let id = self
             .db
             .prepare_cached(sql)?
-            .query_row(
-                params![key.ino.cast_signed(), key.generation.cast_signed()],
-                |row| get_u64(row, 0),
-            )
+            .query_row(params![key.ino.cast_signed(), key.generation.cast_signed()], |row| {
+                get_u64(row, 0)
+            })
             .optional()?;
         match id {
             Some(id) => self.node(FileId(id), When::Now),
@@ -613,10 +565,6 @@ fn node_from_row(row: &Row<'_>) -> rusqlite::Result<NodeInfo> {
         gid: row.get(4)?,
         size: get_u64(row, 5)?,
         mtime_ns: row.get(6)?,
-        hash: if kind == Kind::File {
-            get_hash(row, 7)?
-        } else {
-            None
-        },
+        hash: if kind == Kind::File { get_hash(row, 7)? } else { None },
     })
 }

@@ -153,15 +153,10 @@ impl FileRow {
         Ok(Self {
             id: FileId(get_u64(row, 0)?),
             kind: Kind::from_code(row.get(1)?).unwrap_or(Kind::File),
-            key: InodeKey {
-                ino: get_u64(row, 2)?,
-                generation: get_u64(row, 3)?,
-            },
+            key: InodeKey { ino: get_u64(row, 2)?, generation: get_u64(row, 3)? },
             links: row.get(4)?,
             born: Seq(get_u64(row, 5)?),
-            ended: row
-                .get::<_, Option<i64>>(6)?
-                .map(|seq| Seq(seq.cast_unsigned())),
+            ended: row.get::<_, Option<i64>>(6)?.map(|seq| Seq(seq.cast_unsigned())),
             head: row.get(7)?,
             mode: row.get(8)?,
             uid: row.get(9)?,
@@ -199,6 +194,17 @@ pub(super) struct EntryRow {
     pub(super) from: Seq,
 }
 
+/// What a session has made of files.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Made {
+    /// Its versions: one, but for those of a file that was moved over another. The current last.
+    pub(super) versions: Vec<(FileId, u32)>,
+    /// Digests that will follow.
+    pub(super) awaited: u32,
+    /// Whether the session itself is over.
+    pub(super) ended: bool,
+}
+
 /// What the writer keeps in memory between batches.
 pub(super) struct State {
     pub(super) next_seq: u64,
@@ -208,8 +214,8 @@ pub(super) struct State {
     by_key: LruCache<InodeKey, FileId>,
     writers: LruCache<Writer, i64>,
     dirty: Vec<FileId>,
-    /// The versions that open sessions made, the current one last.
-    pub(super) sessions: HashMap<SessionId, Vec<(FileId, u32)>>,
+    /// What open sessions made, and ended ones whose digest is still on its way.
+    pub(super) sessions: HashMap<SessionId, Made>,
     /// Nameless inodes that are still open, and the ended file they were, if that may still grow.
     pub(super) orphans: HashMap<InodeKey, Option<FileId>>,
     /// Files whose name was taken by another inode, until a walk finds them again or not.
@@ -227,10 +233,8 @@ impl State {
         };
         let last = max("change", "seq")?;
         let time = "SELECT time_ns FROM change WHERE seq = ?1";
-        let last_time_ns = db
-            .query_row(time, [last.cast_signed()], |row| row.get(0))
-            .optional()?
-            .unwrap_or(0);
+        let last_time_ns =
+            db.query_row(time, [last.cast_signed()], |row| row.get(0)).optional()?.unwrap_or(0);
         let small = NonZeroUsize::new(4096).expect("4096 is not zero");
         Ok(Self {
             next_seq: last + 1,
@@ -290,16 +294,10 @@ impl Rows<'_> {
     fn monotone(&mut self, seq: u64, time_ns: i64) -> rusqlite::Result<i64> {
         const DISORDER_NS: i64 = 10_000_000_000;
         let last = self.state.last_time_ns;
-        let time_ns = if time_ns < last && last - time_ns <= DISORDER_NS {
-            last
-        } else {
-            time_ns
-        };
+        let time_ns = if time_ns < last && last - time_ns <= DISORDER_NS { last } else { time_ns };
         if time_ns < last || seq == 1 {
             let sql = "INSERT INTO epoch (seq, time_ns) VALUES (?1, ?2)";
-            self.db
-                .prepare_cached(sql)?
-                .execute(params![seq.cast_signed(), time_ns])?;
+            self.db.prepare_cached(sql)?.execute(params![seq.cast_signed(), time_ns])?;
         }
         self.state.last_time_ns = time_ns;
         Ok(time_ns)
@@ -309,12 +307,7 @@ impl Rows<'_> {
         if let Some(id) = self.state.writers.get(writer) {
             return Ok(*id);
         }
-        let Writer {
-            pid,
-            comm,
-            uid,
-            gid,
-        } = writer;
+        let Writer { pid, comm, uid, gid } = writer;
         let find = "SELECT id FROM writer WHERE pid = ?1 AND comm = ?2 AND uid = ?3 AND gid = ?4";
         let known = self
             .db
@@ -325,9 +318,7 @@ impl Rows<'_> {
             Some(id) => id,
             None => {
                 let add = "INSERT INTO writer (pid, comm, uid, gid) VALUES (?1, ?2, ?3, ?4)";
-                self.db
-                    .prepare_cached(add)?
-                    .insert(params![pid, comm, uid, gid])?
+                self.db.prepare_cached(add)?.insert(params![pid, comm, uid, gid])?
             }
         };
         self.state.writers.put(writer.clone(), id);
@@ -337,9 +328,7 @@ impl Rows<'_> {
     /// The live file that has an inode now.
     pub(super) fn find(&mut self, key: InodeKey) -> rusqlite::Result<Option<FileRow>> {
         if let Some(id) = self.state.by_key.get(&key).copied() {
-            return self
-                .file(id)
-                .map(|f| Some(f).filter(|f| f.ended.is_none() && f.key == key));
+            return self.file(id).map(|f| Some(f).filter(|f| f.ended.is_none() && f.key == key));
         }
         let sql = "SELECT id FROM file WHERE ino = ?1 AND ended_seq IS NULL";
         let ids: Vec<FileId> = self
@@ -364,10 +353,8 @@ impl Rows<'_> {
             return Ok(*row);
         }
         let sql = format!("SELECT {FILE_COLUMNS} FROM file WHERE id = ?1");
-        let row = self
-            .db
-            .prepare_cached(&sql)?
-            .query_row([id.0.cast_signed()], FileRow::from_row)?;
+        let row =
+            self.db.prepare_cached(&sql)?.query_row([id.0.cast_signed()], FileRow::from_row)?;
         self.state.files.put(id, row);
         Ok(row)
     }
@@ -460,10 +447,7 @@ impl Rows<'_> {
         self.db
             .prepare_cached(sql)?
             .query_row(params![parent.0.cast_signed(), name], |row| {
-                Ok(EntryRow {
-                    child: FileId(get_u64(row, 0)?),
-                    from: Seq(get_u64(row, 1)?),
-                })
+                Ok(EntryRow { child: FileId(get_u64(row, 0)?), from: Seq(get_u64(row, 1)?) })
             })
             .optional()
     }
@@ -515,9 +499,7 @@ impl Rows<'_> {
         entry: EntryRow,
     ) -> rusqlite::Result<()> {
         let sql = "DELETE FROM entry WHERE parent = ?1 AND name = ?2";
-        self.db
-            .prepare_cached(sql)?
-            .execute(params![parent.0.cast_signed(), name])?;
+        self.db.prepare_cached(sql)?.execute(params![parent.0.cast_signed(), name])?;
         if entry.from == self.seq() {
             return Ok(());
         }
@@ -551,13 +533,7 @@ impl Rows<'_> {
             .prepare_cached(sql)?
             .query_map([parent.0.cast_signed()], |row| {
                 let from = Seq(get_u64(row, 2)?);
-                Ok((
-                    row.get(0)?,
-                    EntryRow {
-                        child: FileId(get_u64(row, 1)?),
-                        from,
-                    },
-                ))
+                Ok((row.get(0)?, EntryRow { child: FileId(get_u64(row, 1)?), from }))
             })?
             .collect()
     }
@@ -582,9 +558,7 @@ impl Rows<'_> {
         let hash = self
             .db
             .prepare_cached(sql)?
-            .query_row(params![file.0.cast_signed(), number], |row| {
-                get_hash(row, 0)
-            })
+            .query_row(params![file.0.cast_signed(), number], |row| get_hash(row, 0))
             .optional()?;
         Ok(hash.flatten())
     }
@@ -652,9 +626,7 @@ impl Rows<'_> {
         let sql = "UPDATE version SET sha256 = ?3 WHERE file = ?1 AND number = ?2
                    AND sha256 IS NULL";
         let bytes = hash.as_bytes();
-        self.db
-            .prepare_cached(sql)?
-            .execute(params![file.0.cast_signed(), number, bytes])?;
+        self.db.prepare_cached(sql)?.execute(params![file.0.cast_signed(), number, bytes])?;
         Ok(())
     }
 
@@ -663,13 +635,9 @@ impl Rows<'_> {
         let (file, number) = (row.id.0.cast_signed(), row.head);
         let log = "UPDATE change SET op = ?3, number = NULL
                    WHERE seq = (SELECT seq FROM version WHERE file = ?1 AND number = ?2)";
-        self.db
-            .prepare_cached(log)?
-            .execute(params![file, number, ChangeOp::Attr.code()])?;
+        self.db.prepare_cached(log)?.execute(params![file, number, ChangeOp::Attr.code()])?;
         let sql = "DELETE FROM version WHERE file = ?1 AND number = ?2";
-        self.db
-            .prepare_cached(sql)?
-            .execute(params![file, number])?;
+        self.db.prepare_cached(sql)?.execute(params![file, number])?;
         row.head -= 1;
         row.head_hash = HeadHash::NotRead;
         row.sealed_by = None;
@@ -706,9 +674,7 @@ impl Rows<'_> {
     /// Records where a symlink points.
     pub(super) fn insert_target(&self, file: FileId, target: &[u8]) -> rusqlite::Result<()> {
         let sql = "INSERT OR REPLACE INTO symlink (file, target) VALUES (?1, ?2)";
-        self.db
-            .prepare_cached(sql)?
-            .execute(params![file.0.cast_signed(), target])?;
+        self.db.prepare_cached(sql)?.execute(params![file.0.cast_signed(), target])?;
         Ok(())
     }
 

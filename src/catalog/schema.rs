@@ -171,11 +171,7 @@ fn check_version(path: &Path, found: i64) -> Result<(), CatalogError> {
     if usize::try_from(found).is_ok_and(|found| found <= VERSION) {
         return Ok(());
     }
-    Err(CatalogError::Newer {
-        path: path.into(),
-        found,
-        known: VERSION,
-    })
+    Err(CatalogError::Newer { path: path.into(), found, known: VERSION })
 }
 
 fn migrate(db: &mut Connection, found: i64) -> rusqlite::Result<()> {
@@ -189,15 +185,8 @@ fn migrate(db: &mut Connection, found: i64) -> rusqlite::Result<()> {
     }
     if taken == 0 {
         let id = uuid::Uuid::new_v4();
-        tx.execute(
-            "INSERT INTO meta (key, value) VALUES ('catalog_id', ?1)",
-            [id.as_bytes()],
-        )?;
+        tx.execute("INSERT INTO meta (key, value) VALUES ('catalog_id', ?1)", [id.as_bytes()])?;
     }
-    tx.pragma_update(
-        None,
-        "user_version",
-        i64::try_from(VERSION).unwrap_or(i64::MAX),
-    )?;
+    tx.pragma_update(None, "user_version", i64::try_from(VERSION).unwrap_or(i64::MAX))?;
     tx.commit()
 }

@@ -33,13 +33,7 @@ impl Writer {
         health: Arc<Health>,
     ) -> Result<Self, CatalogError> {
         let state = Some(State::load(&db)?);
-        Ok(Self {
-            db,
-            path: path.into(),
-            queue,
-            health,
-            state,
-        })
+        Ok(Self { db, path: path.into(), queue, health, state })
     }
 
     pub(super) fn run(mut self) {
@@ -59,10 +53,7 @@ impl Writer {
             Some(state) => state,
             None => State::load(&tx)?,
         };
-        let mut rows = Rows {
-            db: &tx,
-            state: &mut state,
-        };
+        let mut rows = Rows { db: &tx, state: &mut state };
         for event in batch {
             apply(&mut rows, event)?;
         }

@@ -31,15 +31,9 @@ impl AsCaller {
         let daemon = rustix::process::geteuid();
         let same = caller.uid == 0 && caller.gid == rustix::process::getegid().as_raw();
         if !daemon.is_root() || same {
-            return Ok(Self {
-                switched: false,
-                _thread: std::marker::PhantomData,
-            });
+            return Ok(Self { switched: false, _thread: std::marker::PhantomData });
         }
-        let guard = Self {
-            switched: true,
-            _thread: std::marker::PhantomData,
-        };
+        let guard = Self { switched: true, _thread: std::marker::PhantomData };
         // The group first: after the user has changed, it could no longer be set.
         set_thread_res_gid(None, Some(Gid::from_raw(caller.gid)), None)?;
         set_thread_res_uid(None, Some(Uid::from_raw(caller.uid)), None)?;
@@ -129,10 +123,7 @@ impl AsUser {
         }
         let groups = rustix::process::getgroups()?;
         let theirs: Vec<Gid> = user.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-        let guard = Self {
-            groups,
-            _thread: std::marker::PhantomData,
-        };
+        let guard = Self { groups, _thread: std::marker::PhantomData };
         set_thread_groups(&theirs)?;
         set_thread_res_gid(None, Some(Gid::from_raw(user.gid)), None)?;
         // Last, since it takes the right to the other two.
@@ -163,11 +154,7 @@ mod tests {
     const NOBODY: u32 = 65_534;
 
     fn nobody() -> Option<AsUser> {
-        let user = Identity {
-            uid: NOBODY,
-            gid: NOBODY,
-            groups: Vec::new(),
-        };
+        let user = Identity { uid: NOBODY, gid: NOBODY, groups: Vec::new() };
         match AsUser::become_user(&user) {
             Ok(guard) => Some(guard),
             Err(Errno::PERM) => {
@@ -185,10 +172,7 @@ mod tests {
         let Some(guard) = nobody() else { return };
         let refused = std::fs::File::open(file.path());
         drop(guard);
-        assert_eq!(
-            refused.unwrap_err().kind(),
-            std::io::ErrorKind::PermissionDenied
-        );
+        assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
         assert!(std::fs::File::open(file.path()).is_ok());
     }
 

@@ -57,17 +57,9 @@ pub enum HandleUse {
 /// `EOPNOTSUPP` where the filesystem has no handles; else the kernel's.
 pub fn of(dir: BorrowedFd<'_>, name: &CStr, purpose: HandleUse) -> Result<FileHandle, Errno> {
     const AT_HANDLE_FID: i32 = 0x200;
-    let mut raw = Raw {
-        bytes: MAX_BYTES,
-        kind: 0,
-        data: [0; MAX_BYTES as usize],
-    };
+    let mut raw = Raw { bytes: MAX_BYTES, kind: 0, data: [0; MAX_BYTES as usize] };
     let mut mount_id = 0i32;
-    let mut flags = if name.is_empty() {
-        libc::AT_EMPTY_PATH
-    } else {
-        0
-    };
+    let mut flags = if name.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
     if purpose == HandleUse::Identify {
         flags |= AT_HANDLE_FID;
     }
@@ -86,15 +78,8 @@ pub fn of(dir: BorrowedFd<'_>, name: &CStr, purpose: HandleUse) -> Result<FileHa
     if result < 0 {
         return Err(last_errno());
     }
-    let data = raw
-        .data
-        .get(..raw.bytes as usize)
-        .ok_or(Errno::OVERFLOW)?
-        .into();
-    Ok(FileHandle {
-        kind: raw.kind,
-        data,
-    })
+    let data = raw.data.get(..raw.bytes as usize).ok_or(Errno::OVERFLOW)?.into();
+    Ok(FileHandle { kind: raw.kind, data })
 }
 
 /// Opens the inode that `handle` names on the filesystem that `mount` lies on.
@@ -103,11 +88,7 @@ pub fn of(dir: BorrowedFd<'_>, name: &CStr, purpose: HandleUse) -> Result<FileHa
 /// `ESTALE` if the inode is gone, `EPERM` without `CAP_DAC_READ_SEARCH`; else as `open(2)`.
 pub fn open(mount: BorrowedFd<'_>, handle: &FileHandle, flags: OFlags) -> Result<OwnedFd, Errno> {
     let length = u32::try_from(handle.data.len()).map_err(|_| Errno::OVERFLOW)?;
-    let mut raw = Raw {
-        bytes: length,
-        kind: handle.kind,
-        data: [0; MAX_BYTES as usize],
-    };
+    let mut raw = Raw { bytes: length, kind: handle.kind, data: [0; MAX_BYTES as usize] };
     raw.data[..handle.data.len()].copy_from_slice(&handle.data);
     // SAFETY: `raw` has the layout of struct file_handle and holds `bytes` bytes of data.
     let fd = unsafe {
@@ -136,10 +117,7 @@ mod tests {
 
     #[test]
     fn generation_of_a_handle_never_changes() {
-        let handle = FileHandle {
-            kind: 1,
-            data: vec![1, 2, 3, 4].into(),
-        };
+        let handle = FileHandle { kind: 1, data: vec![1, 2, 3, 4].into() };
         assert_eq!(handle.generation(), 4_502_014_644_069_955_677);
     }
 

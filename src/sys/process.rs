@@ -2,10 +2,7 @@
 //!
 //! Owns the process-wide and thread-wide set-up that a passthrough daemon needs, and reading the
 //! name of a caller from `/proc`.
-#![expect(
-    unsafe_code,
-    reason = "unshare(CLONE_FS) and SO_PEERGROUPS have no safe wrapper"
-)]
+#![expect(unsafe_code, reason = "unshare(CLONE_FS) and SO_PEERGROUPS have no safe wrapper")]
 
 use std::cell::Cell;
 use std::num::NonZeroUsize;
@@ -25,18 +22,9 @@ use crate::types::{Caller, Name, Writer};
 pub fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let hard = limit.maximum.or(limit.current).unwrap_or(1024);
-    let raised = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: Some(hard),
-            maximum: limit.maximum,
-        },
-    );
-    let now = if raised.is_ok() {
-        hard
-    } else {
-        limit.current.unwrap_or(1024)
-    };
+    let raised =
+        setrlimit(Resource::Nofile, Rlimit { current: Some(hard), maximum: limit.maximum });
+    let now = if raised.is_ok() { hard } else { limit.current.unwrap_or(1024) };
     let top = i32::try_from(now.min(65_536) - 1).unwrap_or(1023);
     if let Ok(file) = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
         // A failure only leaves the table small.
@@ -129,12 +117,7 @@ pub fn writer(caller: Caller) -> Writer {
         known.put(caller.pid, entry);
         (pid, comm)
     });
-    Writer {
-        uid: caller.uid,
-        gid: caller.gid,
-        pid,
-        comm,
-    }
+    Writer { uid: caller.uid, gid: caller.gid, pid, comm }
 }
 
 /// FUSE names the calling thread; people know the process.
@@ -156,15 +139,8 @@ fn open_process(thread: u32) -> Option<Known> {
 
 fn read_comm(fd: &OwnedFd) -> Option<Name> {
     let mut buffer = [0u8; 64];
-    let length = rustix::io::pread(fd, &mut buffer, 0)
-        .ok()
-        .filter(|n| *n > 0)?;
-    Some(
-        buffer[..length]
-            .strip_suffix(b"\n")
-            .unwrap_or(&buffer[..length])
-            .into(),
-    )
+    let length = rustix::io::pread(fd, &mut buffer, 0).ok().filter(|n| *n > 0)?;
+    Some(buffer[..length].strip_suffix(b"\n").unwrap_or(&buffer[..length]).into())
 }
 
 #[cfg(test)]
@@ -174,42 +150,18 @@ mod tests {
     #[test]
     fn a_caller_is_known_by_its_process_name() {
         let pid = std::process::id();
-        let me = writer(Caller {
-            uid: 1,
-            gid: 2,
-            pid,
-        });
+        let me = writer(Caller { uid: 1, gid: 2, pid });
         assert_eq!((me.uid, me.gid, me.pid), (1, 2, pid));
         let expected = std::fs::read("/proc/self/comm").unwrap();
         assert_eq!(&*me.comm, expected.strip_suffix(b"\n").unwrap());
-        assert_eq!(
-            writer(Caller {
-                uid: 1,
-                gid: 2,
-                pid: 0
-            })
-            .comm
-            .len(),
-            0
-        );
+        assert_eq!(writer(Caller { uid: 1, gid: 2, pid: 0 }).comm.len(), 0);
     }
 
     #[test]
     fn a_thread_counts_as_its_process() {
         std::thread::spawn(|| {
-            let tid = rustix::thread::gettid()
-                .as_raw_nonzero()
-                .get()
-                .cast_unsigned();
-            assert_eq!(
-                writer(Caller {
-                    uid: 0,
-                    gid: 0,
-                    pid: tid
-                })
-                .pid,
-                std::process::id()
-            );
+            let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+            assert_eq!(writer(Caller { uid: 0, gid: 0, pid: tid }).pid, std::process::id());
         })
         .join()
         .unwrap();

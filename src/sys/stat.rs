@@ -54,10 +54,7 @@ fn stat_at(dir: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<Stat, Err
 }
 
 fn convert(s: &Statx) -> Result<Stat, Errno> {
-    let time = |t: &StatxTimestamp| Timestamp {
-        secs: t.tv_sec,
-        nanos: t.tv_nsec,
-    };
+    let time = |t: &StatxTimestamp| Timestamp { secs: t.tv_sec, nanos: t.tv_nsec };
     let mode = u32::from(s.stx_mode);
     let attr = Attr {
         ino: s.stx_ino,
@@ -79,17 +76,9 @@ fn convert(s: &Statx) -> Result<Stat, Errno> {
         attr,
         fs: FsId {
             dev: rustix::fs::makedev(s.stx_dev_major, s.stx_dev_minor),
-            mount: if has(StatxFlags::MNT_ID) {
-                s.stx_mnt_id
-            } else {
-                0
-            },
+            mount: if has(StatxFlags::MNT_ID) { s.stx_mnt_id } else { 0 },
         },
-        btime_ns: if has(StatxFlags::BTIME) {
-            time(&s.stx_btime).as_ns()
-        } else {
-            0
-        },
+        btime_ns: if has(StatxFlags::BTIME) { time(&s.stx_btime).as_ns() } else { 0 },
     })
 }
 
@@ -100,10 +89,7 @@ fn kernel_rdev(major: u32, minor: u32) -> u32 {
 
 /// The inverse of the encoding that FUSE speaks, as `mknod(2)` wants it.
 pub fn device_from_kernel(rdev: u32) -> u64 {
-    rustix::fs::makedev(
-        (rdev & 0xf_ff00) >> 8,
-        (rdev & 0xff) | ((rdev >> 12) & 0xf_ff00),
-    )
+    rustix::fs::makedev((rdev & 0xf_ff00) >> 8, (rdev & 0xff) | ((rdev >> 12) & 0xf_ff00))
 }
 
 /// The name of a descriptor below `/proc/self/fd`, which reaches the inode itself and follows
@@ -121,10 +107,7 @@ mod tests {
     fn device_numbers_round_trip() {
         for (major, minor) in [(0, 0), (1, 3), (8, 255), (259, 70_000), (4095, 1_048_575)] {
             let device = device_from_kernel(kernel_rdev(major, minor));
-            assert_eq!(
-                (rustix::fs::major(device), rustix::fs::minor(device)),
-                (major, minor)
-            );
+            assert_eq!((rustix::fs::major(device), rustix::fs::minor(device)), (major, minor));
         }
     }
 }
