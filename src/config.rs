@@ -70,9 +70,7 @@ impl MountConfig {
 
     /// The state directory, given or by default.
     pub fn state_dir(&self) -> PathBuf {
-        self.state
-            .clone()
-            .unwrap_or_else(|| self.backing.join(OWN_DIR))
+        self.state.clone().unwrap_or_else(|| self.backing.join(OWN_DIR))
     }
 
     /// Makes every path absolute, so that the daemon can leave its working directory.

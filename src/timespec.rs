@@ -55,14 +55,9 @@ fn relative(text: &str, now_ns: i64) -> Option<i64> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let (number, tail) = rest.split_at(digits);
-        let letters = tail
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(tail.len());
+        let letters = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
-        let seconds = number
-            .parse::<i64>()
-            .ok()?
-            .checked_mul(unit_seconds(unit)?)?;
+        let seconds = number.parse::<i64>().ok()?.checked_mul(unit_seconds(unit)?)?;
         ago_ns = ago_ns.checked_add(seconds.checked_mul(1_000_000_000)?)?;
         rest = tail.trim_start();
     }

@@ -34,9 +34,7 @@ impl MountConfig {
     /// # Errors
     /// For a line of another kind, or a wrong option.
     pub fn from_fstab_line(line: &str) -> Result<Self, FstabError> {
-        let mut fields = line
-            .split_ascii_whitespace()
-            .take_while(|field| !field.starts_with('#'));
+        let mut fields = line.split_ascii_whitespace().take_while(|field| !field.starts_with('#'));
         let mut next = || fields.next().ok_or(FstabError::MissingField);
         let (backing, mountpoint, kind) = (next()?, next()?, next()?);
         if !matches!(kind, "horace" | "fuse.horace") {
@@ -44,9 +42,7 @@ impl MountConfig {
         }
         let mut config = Self::new(unescape(backing), unescape(mountpoint));
         if let Some(options) = fields.next() {
-            let options = unescape(options)
-                .into_string()
-                .map_err(|_| FstabError::NotText)?;
+            let options = unescape(options).into_string().map_err(|_| FstabError::NotText)?;
             config.apply_options(&options)?;
         }
         Ok(config)
@@ -54,9 +50,7 @@ impl MountConfig {
 
     /// The mountpoint in a line of fstab or of `/proc/mounts`, whatever its type.
     pub fn mountpoint_in(line: &str) -> Option<PathBuf> {
-        line.split_ascii_whitespace()
-            .nth(1)
-            .map(|field| unescape(field).into())
+        line.split_ascii_whitespace().nth(1).map(|field| unescape(field).into())
     }
 }
 
@@ -103,15 +97,10 @@ mod tests {
         let parse = MountConfig::from_fstab_line;
         assert_eq!(parse("# comment"), Err(FstabError::MissingField));
         assert_eq!(
-            parse("/dev/sda1 / ext4 defaults 0 1")
-                .unwrap_err()
-                .to_string(),
+            parse("/dev/sda1 / ext4 defaults 0 1").unwrap_err().to_string(),
             "the filesystem type is `ext4`, not `horace` or `fuse.horace`"
         );
-        assert!(matches!(
-            parse("/a /b horace wrong"),
-            Err(FstabError::Option(_))
-        ));
+        assert!(matches!(parse("/a /b horace wrong"), Err(FstabError::Option(_))));
     }
 
     proptest! {

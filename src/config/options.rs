@@ -157,9 +157,7 @@ fn text<'v>(
     value: Option<&'v str>,
     expected: &'static str,
 ) -> Result<&'v str, OptionError> {
-    value
-        .filter(|value| !value.is_empty())
-        .ok_or(OptionError::MissingValue { name, expected })
+    value.filter(|value| !value.is_empty()).ok_or(OptionError::MissingValue { name, expected })
 }
 
 fn parse<T>(
@@ -169,11 +167,7 @@ fn parse<T>(
     read: impl FnOnce(&str) -> Option<T>,
 ) -> Result<T, OptionError> {
     let value = text(name, value, expected)?;
-    read(value).ok_or_else(|| OptionError::BadValue {
-        name,
-        value: value.into(),
-        expected,
-    })
+    read(value).ok_or_else(|| OptionError::BadValue { name, value: value.into(), expected })
 }
 
 fn api(value: &str) -> Option<Api> {
@@ -266,14 +260,8 @@ mod tests {
     #[case("state", "mount option `state` needs a value: state=DIR")]
     #[case("threads=0", "mount option `threads` takes NUMBER, not `0`")]
     #[case("api=8000", "mount option `api` takes ADDRESS:PORT|off, not `8000`")]
-    #[case(
-        "io=fast",
-        "mount option `io` takes auto|stream|passthrough, not `fast`"
-    )]
-    #[case(
-        "attr_timeout=-1",
-        "mount option `attr_timeout` takes SECONDS, not `-1`"
-    )]
+    #[case("io=fast", "mount option `io` takes auto|stream|passthrough, not `fast`")]
+    #[case("attr_timeout=-1", "mount option `attr_timeout` takes SECONDS, not `-1`")]
     #[case("ro=yes", "mount option `ro` takes no value")]
     fn a_wrong_word_is_named(#[case] words: &str, #[case] message: &str) {
         assert_eq!(with(words).unwrap_err().to_string(), message);

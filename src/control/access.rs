@@ -108,12 +108,7 @@ pub(super) struct UserGuard {
 impl Guard {
     /// The eyes of an ordinary user.
     pub(super) fn user(user: Identity, backing: Arc<OwnedFd>) -> Self {
-        Self::User(Box::new(UserGuard {
-            user,
-            backing,
-            way: Vec::new(),
-            known: HashMap::new(),
-        }))
+        Self::User(Box::new(UserGuard { user, backing, way: Vec::new(), known: HashMap::new() }))
     }
 
     /// Whether the user could get to one of these directories at all.
@@ -212,12 +207,8 @@ impl UserGuard {
 
     /// Goes to a directory, by the part of the way that is the same as last time.
     fn enter(&mut self, names: &[&[u8]]) -> Result<BorrowedFd<'_>, Errno> {
-        let same = self
-            .way
-            .iter()
-            .zip(names)
-            .take_while(|((known, _), name)| **known == ***name)
-            .count();
+        let same =
+            self.way.iter().zip(names).take_while(|((known, _), name)| **known == ***name).count();
         self.way.truncate(same);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         for name in &names[same..] {
@@ -281,14 +272,11 @@ impl UserGuard {
         let allowed = match live {
             Verdict::Allowed => true,
             Verdict::Denied => false,
-            Verdict::Gone => side
-                .node(id, When::Now)?
-                .is_some_and(|node| permits(&node, &self.user, want)),
+            Verdict::Gone => {
+                side.node(id, When::Now)?.is_some_and(|node| permits(&node, &self.user, want))
+            }
         };
-        let known = Known {
-            allowed,
-            alive_since: side.alive_since(id)?.unwrap_or_default(),
-        };
+        let known = Known { allowed, alive_since: side.alive_since(id)?.unwrap_or_default() };
         if self.known.len() >= REMEMBERED {
             self.known.clear();
         }
@@ -346,11 +334,7 @@ mod tests {
             mtime_ns: 0,
             hash: None,
         };
-        let user = Identity {
-            uid: if uid == 1 { 1 } else { 2 },
-            gid: 8,
-            groups: vec![7],
-        };
+        let user = Identity { uid: if uid == 1 { 1 } else { 2 }, gid: 8, groups: vec![7] };
         assert_eq!(permits(&node, &user, want), expected);
     }
 
@@ -373,11 +357,7 @@ mod tests {
         symlink("open", at("link")).unwrap();
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let backing = Arc::new(OwnedFd::from(std::fs::File::open(dir.path()).unwrap()));
-        let nobody = Identity {
-            uid: 65_534,
-            gid: 65_534,
-            groups: Vec::new(),
-        };
+        let nobody = Identity { uid: 65_534, gid: 65_534, groups: Vec::new() };
         let Guard::User(mut guard) = Guard::user(nobody, backing) else {
             panic!("a user is no god")
         };

@@ -49,10 +49,8 @@ pub fn ask_daemon(
     request: &Request,
     sink: &mut dyn Sink,
 ) -> Result<End, ClientError> {
-    let mut stream = UnixStream::connect(socket).map_err(|source| ClientError::Connect {
-        socket: socket.into(),
-        source,
-    })?;
+    let mut stream = UnixStream::connect(socket)
+        .map_err(|source| ClientError::Connect { socket: socket.into(), source })?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     // A daemon that refuses at once has hung up already: its reason is still there to be read.
@@ -63,9 +61,7 @@ pub fn ask_daemon(
             sink.flush().map_err(ClientError::Sink)?;
         }
         line.clear();
-        answer
-            .read_until(b'\n', &mut line)
-            .map_err(ClientError::Broken)?;
+        answer.read_until(b'\n', &mut line).map_err(ClientError::Broken)?;
         let Some(text) = line.strip_suffix(b"\n") else {
             let cut = sent.err().unwrap_or(io::ErrorKind::UnexpectedEof.into());
             return Err(ClientError::Broken(cut));

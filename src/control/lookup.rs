@@ -83,24 +83,15 @@ pub fn find(path: &Path, working_dir: &Path, served: &[Record]) -> Result<Target
     let by_device = served.iter().find_map(|record| {
         let found = std::fs::metadata(&resolved.dir).ok()?;
         let inside = found.dev() == record.mount_dev;
-        Some((
-            record,
-            mount_root(&resolved.dir, record).filter(|_| inside)?,
-        ))
+        Some((record, mount_root(&resolved.dir, record).filter(|_| inside)?))
     });
     let by_backing = || {
         served.iter().find_map(|record| {
-            Some((
-                record,
-                ancestor(&resolved.dir, |dir| is_backing(dir, record))?,
-            ))
+            Some((record, ancestor(&resolved.dir, |dir| is_backing(dir, record))?))
         })
     };
     if let Some((record, root)) = by_device.or_else(by_backing) {
-        return Ok(Target::Served {
-            record: record.clone(),
-            path: resolved.below(&root),
-        });
+        return Ok(Target::Served { record: record.clone(), path: resolved.below(&root) });
     }
     let has_catalog = |dir: &Path| catalog_in(dir).symlink_metadata().is_ok();
     let may_have = |dir: &Path| is_denied(&catalog_in(dir)) || has_catalog(dir);
@@ -111,11 +102,7 @@ pub fn find(path: &Path, working_dir: &Path, served: &[Record]) -> Result<Target
     if std::fs::File::open(&catalog).is_err() {
         return Err(LookupError::NotReadable { backing });
     }
-    Ok(Target::Stopped {
-        path: resolved.below(&backing),
-        backing,
-        catalog,
-    })
+    Ok(Target::Stopped { path: resolved.below(&backing), backing, catalog })
 }
 
 fn catalog_in(dir: &Path) -> PathBuf {
@@ -126,9 +113,7 @@ fn catalog_in(dir: &Path) -> PathBuf {
 fn is_denied(catalog: &Path) -> bool {
     let refused = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
     catalog.symlink_metadata().is_err_and(refused)
-        && catalog
-            .parent()
-            .is_some_and(|own| own.symlink_metadata().is_ok())
+        && catalog.parent().is_some_and(|own| own.symlink_metadata().is_ok())
 }
 
 fn is_backing(dir: &Path, record: &Record) -> bool {
@@ -149,9 +134,7 @@ fn mount_root(dir: &Path, record: &Record) -> Option<PathBuf> {
 }
 
 fn ancestor(dir: &Path, is_it: impl Fn(&Path) -> bool) -> Option<PathBuf> {
-    dir.ancestors()
-        .find(|dir| is_it(dir))
-        .map(Path::to_path_buf)
+    dir.ancestors().find(|dir| is_it(dir)).map(Path::to_path_buf)
 }
 
 impl Resolved {

@@ -81,10 +81,7 @@ impl QueryError {
             Self::Host(_) | Self::Catalog(_) | Self::Sink(_) => FailureCode::Internal,
         };
         let cause = std::error::Error::source(self).map(|source| format!(": {source}"));
-        Failure {
-            code,
-            message: format!("{self}{}", cause.unwrap_or_default()),
-        }
+        Failure { code, message: format!("{self}{}", cause.unwrap_or_default()) }
     }
 }
 
@@ -97,11 +94,7 @@ pub(super) struct Answer<'a> {
 
 impl<'a> Answer<'a> {
     pub(super) fn new(sink: &'a mut dyn Sink) -> Self {
-        Self {
-            sink,
-            line: Vec::new(),
-            end: End::default(),
-        }
+        Self { sink, line: Vec::new(), end: End::default() }
     }
 
     /// Writes one record.
@@ -186,9 +179,7 @@ pub(super) fn answer_from_catalog(
         Request::Blame { path } => query.blame(&path.0, &Users::read()),
         Request::Manifest { path, at_ns } => query.manifest(&path.0, *at_ns),
         Request::Search { path, filter } => query.search(&path.0, filter),
-        Request::Changes {
-            path, since, limit, ..
-        } => {
+        Request::Changes { path, since, limit, .. } => {
             let mut position = Position::new(query.main, path, *since, *limit)?;
             while query.changes(&mut position)? > 0 {}
             Ok(())

@@ -212,12 +212,7 @@ mod tests {
     fn users_have_the_first_name_of_their_number() {
         let users = Users::parse("root:x:0:0::/root:/bin/sh\ntoor:x:0:0\nbad\nann:x:1000:1000\n");
         let name = |uid| {
-            let writer = Writer {
-                uid,
-                gid: 0,
-                pid: 0,
-                comm: Box::default(),
-            };
+            let writer = Writer { uid, gid: 0, pid: 0, comm: Box::default() };
             users.record(&writer).user
         };
         assert_eq!(name(0).as_deref(), Some("root"));

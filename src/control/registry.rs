@@ -71,15 +71,8 @@ pub fn socket_path(runtime_dir: &Path, id: &str) -> PathBuf {
 /// # Errors
 /// If it cannot be made, or belongs to somebody else.
 pub fn create_runtime_dir(path: &Path) -> Result<(), RegistryError> {
-    let error = |source| RegistryError {
-        path: path.into(),
-        source,
-    };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(path)
-        .map_err(error)?;
+    let error = |source| RegistryError { path: path.into(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(error)?;
     let owner = std::fs::metadata(path).map_err(error)?.uid();
     if owner != rustix::process::geteuid().as_raw() {
         return Err(error(io::Error::other("it belongs to another user")));
@@ -131,10 +124,7 @@ impl Registration {
             };
             record.write(&runtime_dir.join(format!("{id}.json")))
         };
-        publish().map_err(|source| RegistryError {
-            path: runtime_dir.into(),
-            source,
-        })
+        publish().map_err(|source| RegistryError { path: runtime_dir.into(), source })
     }
 }
 
@@ -153,10 +143,7 @@ impl Record {
         std::fs::write(&new, serde_json::to_vec(self)?)?;
         std::fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         std::fs::rename(&new, file)?;
-        Ok(Registration {
-            file: file.into(),
-            socket: self.socket.clone(),
-        })
+        Ok(Registration { file: file.into(), socket: self.socket.clone() })
     }
 
     /// Whether somebody answers.
@@ -164,10 +151,9 @@ impl Record {
         match UnixStream::connect(&self.socket) {
             Ok(_) => true,
             // A full backlog or a refusal is an answer too.
-            Err(error) => !matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-            ),
+            Err(error) => {
+                !matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+            }
         }
     }
 
@@ -241,9 +227,7 @@ mod exact {
         match text.strip_prefix(PREFIX) {
             None => Ok(text.into()),
             Some(encoded) => {
-                let bytes = BASE64
-                    .decode(encoded.as_bytes())
-                    .map_err(serde::de::Error::custom)?;
+                let bytes = BASE64.decode(encoded.as_bytes()).map_err(serde::de::Error::custom)?;
                 Ok(OsStr::from_bytes(&bytes).into())
             }
         }
@@ -303,10 +287,7 @@ mod tests {
     fn runtime_dirs_follow_the_user() {
         let dir = |uid, xdg: Option<&str>| runtime_dir_of(uid, xdg.map(OsStr::new));
         assert_eq!(dir(0, Some("/run/user/7")).unwrap(), Path::new(SYSTEM_DIR));
-        assert_eq!(
-            dir(7, Some("/run/user/7")).unwrap(),
-            Path::new("/run/user/7/horace")
-        );
+        assert_eq!(dir(7, Some("/run/user/7")).unwrap(), Path::new("/run/user/7/horace"));
         assert_eq!(dir(7, None), None);
         assert_eq!(dir(7, Some("relative")), None);
     }

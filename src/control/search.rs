@@ -77,15 +77,8 @@ impl Matcher {
             return Ok(Self::Substring(query.to_ascii_lowercase()));
         }
         let text = String::from_utf8_lossy(query);
-        let glob = GlobBuilder::new(&text)
-            .literal_separator(true)
-            .build()?
-            .compile_matcher();
-        Ok(if query.contains(&b'/') {
-            Self::Path(glob)
-        } else {
-            Self::Name(glob)
-        })
+        let glob = GlobBuilder::new(&text).literal_separator(true).build()?.compile_matcher();
+        Ok(if query.contains(&b'/') { Self::Path(glob) } else { Self::Name(glob) })
     }
 
     /// Whether a path matches.
@@ -102,10 +95,7 @@ impl Matcher {
 }
 
 fn contains_ignoring_case(path: &[u8], lower: &[u8]) -> bool {
-    lower.is_empty()
-        || path
-            .windows(lower.len())
-            .any(|window| window.eq_ignore_ascii_case(lower))
+    lower.is_empty() || path.windows(lower.len()).any(|window| window.eq_ignore_ascii_case(lower))
 }
 
 #[cfg(test)]
@@ -129,21 +119,16 @@ mod tests {
         #[case] path: &str,
         #[case] expected: bool,
     ) {
-        let filter = SearchFilter {
-            query: QueryField(query.into()),
-            pattern,
-            ..SearchFilter::default()
-        };
+        let filter =
+            SearchFilter { query: QueryField(query.into()), pattern, ..SearchFilter::default() };
         let matcher = Matcher::new(&filter).unwrap();
         assert_eq!(matcher.matches(path.as_bytes()), expected);
     }
 
     #[test]
     fn names_that_are_no_text_match_by_their_bytes() {
-        let filter = SearchFilter {
-            query: QueryField(b"\xff".to_vec()),
-            ..SearchFilter::default()
-        };
+        let filter =
+            SearchFilter { query: QueryField(b"\xff".to_vec()), ..SearchFilter::default() };
         assert!(Matcher::new(&filter).unwrap().matches(b"a\xffb"));
         assert!(!Matcher::new(&filter).unwrap().matches("a\u{ff}".as_bytes()));
     }

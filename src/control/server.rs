@@ -109,10 +109,7 @@ impl Server {
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666))?;
             Ok((Arc::new(listener), config.backing))
         };
-        let error = |source| ServerError {
-            path: path.clone(),
-            source,
-        };
+        let error = |source| ServerError { path: path.clone(), source };
         let (listener, backing) = listen().map_err(error)?;
         let shared = Arc::new(Shared {
             catalog: config.catalog,
@@ -129,11 +126,7 @@ impl Server {
                 .spawn(move || accept(&shared, &listener))
                 .map_err(error)?
         };
-        Ok(Self {
-            shared,
-            listener,
-            thread: Some(thread),
-        })
+        Ok(Self { shared, listener, thread: Some(thread) })
     }
 
     /// Hangs up on every client and waits until nothing runs any more.
@@ -198,11 +191,7 @@ fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
 fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
     let peer = rustix::net::sockopt::socket_peercred(&stream)?;
     let groups = crate::sys::process::peer_groups(std::os::fd::AsFd::as_fd(&stream))?;
-    let peer = Identity {
-        uid: peer.uid.as_raw(),
-        gid: peer.gid.as_raw(),
-        groups,
-    };
+    let peer = Identity { uid: peer.uid.as_raw(), gid: peer.gid.as_raw(), groups };
     let (uid, privileged) = (peer.uid, is_privileged(&peer));
     let mut open = shared.open.lock();
     let of_user = open.connections.values().filter(|c| c.uid == uid).count();
@@ -212,20 +201,14 @@ fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
     }
     let number = open.next;
     open.next += 1;
-    let connection = Connection {
-        uid,
-        stream: stream.try_clone()?,
-        thread: None,
-    };
+    let connection = Connection { uid, stream: stream.try_clone()?, thread: None };
     open.connections.insert(number, connection);
     let spawned = {
         let shared = Arc::clone(shared);
-        std::thread::Builder::new()
-            .name("control-client".into())
-            .spawn(move || {
-                connection::serve(&shared, &stream, peer);
-                shared.leave(number);
-            })
+        std::thread::Builder::new().name("control-client".into()).spawn(move || {
+            connection::serve(&shared, &stream, peer);
+            shared.leave(number);
+        })
     };
     // The thread cannot leave before the lock is free, so its connection is still there.
     match (spawned, open.connections.get_mut(&number)) {
@@ -245,10 +228,8 @@ fn is_privileged(peer: &Identity) -> bool {
 }
 
 fn refuse(mut stream: &UnixStream) -> io::Result<()> {
-    let failure = Failure {
-        code: FailureCode::Busy,
-        message: "too many clients ask at once".into(),
-    };
+    let failure =
+        Failure { code: FailureCode::Busy, message: "too many clients ask at once".into() };
     let line = last_line(Err(&failure)) + "\n";
     io::Write::write_all(&mut stream, line.as_bytes())
 }

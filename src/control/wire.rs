@@ -279,18 +279,13 @@ mod tests {
     }
 
     fn log(path: &[u8]) -> Request {
-        Request::Log {
-            path: PathField(path.to_vec()),
-        }
+        Request::Log { path: PathField(path.to_vec()) }
     }
 
     #[test]
     fn a_name_that_is_not_text_has_its_exact_bytes_beside_it() {
         let text = serde_json::to_string(&log(b"a\xff")).unwrap();
-        assert_eq!(
-            text,
-            "{\"request\":\"log\",\"path\":\"a\u{fffd}\",\"path_base64\":\"Yf8=\"}"
-        );
+        assert_eq!(text, "{\"request\":\"log\",\"path\":\"a\u{fffd}\",\"path_base64\":\"Yf8=\"}");
         let plain = serde_json::to_string(&log("ä\n".as_bytes())).unwrap();
         assert_eq!(plain, "{\"request\":\"log\",\"path\":\"ä\\n\"}");
     }
@@ -301,14 +296,8 @@ mod tests {
         let requests = [
             Request::Status,
             Request::Sync,
-            Request::Manifest {
-                path: path.clone(),
-                at_ns: Some(i64::MIN),
-            },
-            Request::Search {
-                path: path.clone(),
-                filter: SearchFilter::default(),
-            },
+            Request::Manifest { path: path.clone(), at_ns: Some(i64::MIN) },
+            Request::Search { path: path.clone(), filter: SearchFilter::default() },
             Request::Changes {
                 path: path.clone(),
                 since: Some(Seq(u64::MAX)),
@@ -335,29 +324,14 @@ mod tests {
 
     #[test]
     fn last_lines_are_told_from_records() {
-        let end = End {
-            records: 3,
-            unknown: 1,
-        };
+        let end = End { records: 3, unknown: 1 };
         let line = last_line(Ok(end));
-        assert_eq!(
-            AnswerLine::parse(line.as_bytes()).unwrap(),
-            AnswerLine::End(end)
-        );
-        let failure = Failure {
-            code: FailureCode::NotFound,
-            message: "x".into(),
-        };
+        assert_eq!(AnswerLine::parse(line.as_bytes()).unwrap(), AnswerLine::End(end));
+        let failure = Failure { code: FailureCode::NotFound, message: "x".into() };
         let line = last_line(Err(&failure));
-        assert_eq!(
-            AnswerLine::parse(line.as_bytes()).unwrap(),
-            AnswerLine::Failure(failure)
-        );
+        assert_eq!(AnswerLine::parse(line.as_bytes()).unwrap(), AnswerLine::Failure(failure));
         let record = b"{\"path\":\"end\"}";
-        assert_eq!(
-            AnswerLine::parse(record).unwrap(),
-            AnswerLine::Record(record)
-        );
+        assert_eq!(AnswerLine::parse(record).unwrap(), AnswerLine::Record(record));
     }
 
     proptest! {

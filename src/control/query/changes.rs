@@ -102,9 +102,7 @@ impl Query<'_, '_> {
             return Ok(None);
         }
         let readable = change.kind == Kind::File
-            && self
-                .guard
-                .node_at(self.side, change.file, Want::Read, change.seq)?;
+            && self.guard.node_at(self.side, change.file, Want::Read, change.seq)?;
         let (file_number, size, sha256) = match change.version {
             Some((number, size, hash)) => (Some(number), Some(size), hash.filter(|_| readable)),
             None => (None, None, None),

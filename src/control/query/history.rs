@@ -62,8 +62,7 @@ impl Query<'_, '_> {
         let visible = (1..).zip(versions).filter_map(|(number, version)| {
             // The path was checked; others had it before, or the same file in an earlier life.
             let seen: Result<bool, CatalogError> =
-                self.guard
-                    .node_at(self.side, version.file, Want::Read, version.seq);
+                self.guard.node_at(self.side, version.file, Want::Read, version.seq);
             match seen {
                 Ok(true) => Some(Ok((number, version))),
                 Ok(false) => None,

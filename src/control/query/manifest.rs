@@ -69,9 +69,7 @@ impl Query<'_, '_> {
                 if !self.guard.listing_at(self.side, &path[..parent], at)?
                     || !self.guard.node_at(self.side, node.id, want, at)?
                 {
-                    return Err(QueryError::Denied {
-                        what: super::shown(path),
-                    });
+                    return Err(QueryError::Denied { what: super::shown(path) });
                 }
             }
             _ => self.require(path, want)?,

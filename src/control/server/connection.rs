@@ -42,21 +42,13 @@ fn try_serve(shared: &Shared, stream: &UnixStream, peer: Identity) -> io::Result
     let mut answer = Answer::new(&mut out);
     let result = match read_request(BufReader::new(stream)) {
         Ok(request) => {
-            let mut client = Client {
-                shared,
-                stream,
-                guard: guard(shared, &peer),
-                peer,
-                answer: &mut answer,
-            };
+            let mut client =
+                Client { shared, stream, guard: guard(shared, &peer), peer, answer: &mut answer };
             client.answer(&request).map_err(|error| error.to_failure())
         }
         // Somebody looked whether anyone is there.
         Err(RequestError::Cut) => return Ok(()),
-        Err(error) => Err(Failure {
-            code: FailureCode::BadRequest,
-            message: error.to_string(),
-        }),
+        Err(error) => Err(Failure { code: FailureCode::BadRequest, message: error.to_string() }),
     };
     let end = answer.end();
     let last = last_line(result.as_ref().map(|()| end));
@@ -109,12 +101,7 @@ impl Client<'_, '_> {
         self.check_reach()?;
         match request {
             Request::Log { .. } | Request::Manifest { .. } | Request::Blame { .. } => host.settle(),
-            Request::Changes {
-                path,
-                since,
-                follow: Follow::Yes,
-                limit,
-            } => {
+            Request::Changes { path, since, follow: Follow::Yes, limit } => {
                 let catalog = &self.shared.catalog;
                 let position =
                     catalog.read(|reader| Position::new(reader, path, *since, *limit))?;
@@ -134,12 +121,7 @@ impl Client<'_, '_> {
         let catalog = &self.shared.catalog;
         catalog.read_committed(|main| {
             catalog.read_committed(|side| {
-                run(&mut Query {
-                    main,
-                    side,
-                    guard: &mut self.guard,
-                    answer: &mut *self.answer,
-                })
+                run(&mut Query { main, side, guard: &mut self.guard, answer: &mut *self.answer })
             })
         })
     }
@@ -154,9 +136,7 @@ impl Client<'_, '_> {
         if reaches.unwrap_or(false) {
             return Ok(());
         }
-        Err(QueryError::Denied {
-            what: self.shared.mountpoint.display().to_string(),
-        })
+        Err(QueryError::Denied { what: self.shared.mountpoint.display().to_string() })
     }
 
     fn status(&mut self) -> Result<(), QueryError> {

@@ -27,30 +27,18 @@ fn log(path: &str) -> Request {
 }
 
 fn manifest(path: &str) -> Request {
-    Request::Manifest {
-        path: at(path),
-        at_ns: None,
-    }
+    Request::Manifest { path: at(path), at_ns: None }
 }
 
 fn search(query: &str, names: Names) -> Request {
     Request::Search {
         path: at(""),
-        filter: SearchFilter {
-            query: QueryField(query.into()),
-            names,
-            ..SearchFilter::default()
-        },
+        filter: SearchFilter { query: QueryField(query.into()), names, ..SearchFilter::default() },
     }
 }
 
 fn changes(path: &str, since: Option<Seq>, follow: Follow) -> Request {
-    Request::Changes {
-        path: at(path),
-        since,
-        follow,
-        limit: None,
-    }
+    Request::Changes { path: at(path), since, follow, limit: None }
 }
 
 fn message<R: std::fmt::Debug>(result: Result<R, ClientError>) -> String {
@@ -78,10 +66,7 @@ fn the_versions_of_a_path_come_newest_first() {
 
     let blame = Request::Blame { path: at("d/f") };
     let (rows, _) = fixture.ask::<BlameRecord>(&blame).unwrap();
-    let deltas: Vec<_> = rows
-        .iter()
-        .map(|row| (row.number, row.size_delta))
-        .collect();
+    let deltas: Vec<_> = rows.iter().map(|row| (row.number, row.size_delta)).collect();
     assert_eq!(deltas, [(2, 2), (1, 3)]);
 
     fixture.remove("d/f");
@@ -110,10 +95,7 @@ fn a_manifest_has_every_regular_file_and_remembers() {
 
     let (files, _) = fixture.ask::<ManifestRecord>(&manifest("a")).unwrap();
     assert_eq!(files.len(), 1);
-    let past = |at_ns| Request::Manifest {
-        path: at("a"),
-        at_ns: Some(at_ns),
-    };
+    let past = |at_ns| Request::Manifest { path: at("a"), at_ns: Some(at_ns) };
     let (files, _) = fixture.ask::<ManifestRecord>(&past(before)).unwrap();
     assert_eq!(files[0].sha256, Some(digest("old")));
     let early = message(fixture.ask::<ManifestRecord>(&past(-1)));
@@ -125,16 +107,8 @@ fn a_file_without_a_digest_is_counted() {
     let mut fixture = Fixture::new();
     std::fs::write(fixture.backing("f"), "x").unwrap();
     let inode = fixture.inode("f");
-    fixture.push(Op::Create {
-        at: fixture.place(Path::new("f")),
-        inode,
-        born: Born::Bare,
-    });
-    fixture.push(Op::Seal {
-        inode,
-        session: SessionId(9),
-        digest: None,
-    });
+    fixture.push(Op::Create { at: fixture.place(Path::new("f")), inode, born: Born::Bare });
+    fixture.push(Op::Seal { inode, session: SessionId(9), digest: None });
     let (files, end) = fixture.ask::<ManifestRecord>(&manifest("")).unwrap();
     assert_eq!((files[0].sha256, end.unknown), (None, 1));
 }
@@ -152,19 +126,13 @@ fn a_search_finds_live_and_deleted_names() {
     };
     assert_eq!(find("readme", Names::Live), ["docs/Readme"]);
     assert_eq!(find("docs/", Names::Live), ["docs/Readme"]);
-    assert_eq!(
-        find("docs/", Names::AndDeleted),
-        ["docs/Readme", "docs/gone"]
-    );
+    assert_eq!(find("docs/", Names::AndDeleted), ["docs/Readme", "docs/gone"]);
     let mut limited = search("", Names::AndDeleted);
     if let Request::Search { filter, .. } = &mut limited {
         filter.limit = Some(2);
     }
     let (found, end) = fixture.ask::<SearchRecord>(&limited).unwrap();
-    assert_eq!(
-        (paths(&found), end.records),
-        (vec!["docs".into(), "docs/Readme".into()], 2)
-    );
+    assert_eq!((paths(&found), end.records), (vec!["docs".into(), "docs/Readme".into()], 2));
 }
 
 #[test]
@@ -181,9 +149,7 @@ fn the_log_of_changes_can_be_limited_to_a_directory() {
         assert!(path == b"d" || path.starts_with(b"d/"), "{change:?}");
     }
     let last = found.last().unwrap().seq;
-    let (found, _) = fixture
-        .ask::<ChangeRecord>(&changes("d", Some(last), Follow::No))
-        .unwrap();
+    let (found, _) = fixture.ask::<ChangeRecord>(&changes("d", Some(last), Follow::No)).unwrap();
     assert!(found.is_empty());
     let never = changes("", Some(Seq(u64::MAX)), Follow::No);
     assert!(fixture.ask::<ChangeRecord>(&never).unwrap().0.is_empty());
@@ -257,10 +223,7 @@ fn a_bad_request_has_a_clean_answer() {
     for (bytes, expected) in [
         (&b"nonsense\n"[..], "bad-request"),
         (b"{\"request\":\"log\"}\n", "bad-request"),
-        (
-            b"{\"request\":\"log\",\"path\":\"../../etc\"}\n",
-            "not-found",
-        ),
+        (b"{\"request\":\"log\",\"path\":\"../../etc\"}\n", "not-found"),
         (
             b"{\"request\":\"search\",\"path\":\"\",\"query\":\"[\",\"pattern\":\"glob\"}\n",
             "bad-request",
@@ -344,10 +307,7 @@ fn an_ordinary_user_sees_only_what_the_mount_would_show() {
     let lines = fixture.ask_as_nobody(&log("reused"));
     assert_eq!(lines[0]["sha256"], digest("open").to_string());
     assert_eq!((lines.len(), &lines[0]["number"]), (2, &2.into()));
-    let past = Request::Manifest {
-        path: at(""),
-        at_ns: Some(before),
-    };
+    let past = Request::Manifest { path: at(""), at_ns: Some(before) };
     let lines = fixture.ask_as_nobody(&past);
     assert_eq!((lines.len(), &lines[0]["path"]), (2, &"public".into()));
 

@@ -34,10 +34,7 @@ impl Host for FakeHost {
             state_dir: self.backing.join(".horace"),
             uptime_s: 1,
             io: "auto".into(),
-            passthrough: Passthrough {
-                enabled: false,
-                reason: Some("fake".into()),
-            },
+            passthrough: Passthrough { enabled: false, reason: Some("fake".into()) },
             threads: 2,
             open_files: 0,
             refused: vec!["proc".into()],
@@ -57,14 +54,9 @@ impl Host for FakeHost {
 
     fn reconcile_progress(&self) -> ReconcileProgress {
         let left = self.reports_left.load(Ordering::SeqCst);
-        self.reports_left
-            .store(left.saturating_sub(1), Ordering::SeqCst);
+        self.reports_left.store(left.saturating_sub(1), Ordering::SeqCst);
         ReconcileProgress {
-            state: if left > 0 {
-                ReconcileState::Check
-            } else {
-                ReconcileState::Done
-            },
+            state: if left > 0 { ReconcileState::Check } else { ReconcileState::Done },
             ..ReconcileProgress::default()
         }
     }
@@ -98,13 +90,7 @@ impl Fixture {
             }),
         })
         .unwrap();
-        let mut fixture = Self {
-            dir,
-            catalog,
-            server: Some(server),
-            clock: 0,
-            sessions: 0,
-        };
+        let mut fixture = Self { dir, catalog, server: Some(server), clock: 0, sessions: 0 };
         let inode = fixture.inode("");
         fixture.push(Op::Root { inode });
         fixture.push(Op::WalkDone);
@@ -120,13 +106,7 @@ impl Fixture {
         let parent = std::fs::File::open(path.parent().unwrap()).unwrap();
         let name = std::ffi::CString::new(path.file_name().unwrap().as_bytes()).unwrap();
         let stat = crate::sys::stat::lstat_at(parent.as_fd(), &name).unwrap();
-        Inode {
-            key: InodeKey {
-                ino: stat.attr.ino,
-                generation: 0,
-            },
-            attr: stat.attr,
-        }
+        Inode { key: InodeKey { ino: stat.attr.ino, generation: 0 }, attr: stat.attr }
     }
 
     pub(super) fn place(&self, path: &Path) -> Place {
@@ -138,17 +118,8 @@ impl Fixture {
 
     pub(super) fn push(&mut self, op: Op) {
         self.clock += SECOND;
-        let writer = Writer {
-            uid: 0,
-            gid: 0,
-            pid: 99,
-            comm: b"test".as_slice().into(),
-        };
-        self.catalog.push([Event {
-            time_ns: self.clock,
-            writer: Some(Arc::new(writer)),
-            op,
-        }]);
+        let writer = Writer { uid: 0, gid: 0, pid: 99, comm: b"test".as_slice().into() };
+        self.catalog.push([Event { time_ns: self.clock, writer: Some(Arc::new(writer)), op }]);
     }
 
     pub(super) fn mkdir(&mut self, path: &str, mode: u32) {
@@ -169,19 +140,11 @@ impl Fixture {
         set_mode(&self.backing(path), mode);
         let inode = self.inode(path);
         if is_new {
-            self.push(Op::Create {
-                at: self.place(path),
-                inode,
-                born: Born::Bare,
-            });
+            self.push(Op::Create { at: self.place(path), inode, born: Born::Bare });
         }
         self.sessions += 1;
         let session = SessionId(self.sessions);
-        self.push(Op::Seal {
-            inode,
-            session,
-            digest: Some(digest(content)),
-        });
+        self.push(Op::Seal { inode, session, digest: Some(digest(content)) });
         let key = inode.key;
         self.push(Op::End { session, key });
     }
@@ -189,12 +152,7 @@ impl Fixture {
     pub(super) fn remove(&mut self, path: &str) {
         let (at, key) = (self.place(Path::new(path)), self.inode(path).key);
         std::fs::remove_file(self.backing(path)).unwrap();
-        self.push(Op::Unlink {
-            at,
-            key,
-            remaining: None,
-            openness: Openness::Closed,
-        });
+        self.push(Op::Unlink { at, key, remaining: None, openness: Openness::Closed });
     }
 
     pub(super) fn ask<R: DeserializeOwned>(
@@ -208,11 +166,7 @@ impl Fixture {
 
     /// Asks as user 65534: the socket tells the effective ids of the thread that connects.
     pub(super) fn ask_as_nobody(&self, request: &Request) -> Vec<serde_json::Value> {
-        let nobody = Identity {
-            uid: 65_534,
-            gid: 65_534,
-            groups: Vec::new(),
-        };
+        let nobody = Identity { uid: 65_534, gid: 65_534, groups: Vec::new() };
         let mut stream = {
             let _identity = AsUser::become_user(&nobody).unwrap();
             UnixStream::connect(self.dir.path().join("sock")).unwrap()
