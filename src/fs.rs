@@ -1,0 +1,445 @@
+//! Passthrough semantics: what each operation of the mount does on the backing directory, and
+//! what the catalog is told of it.
+//!
+//! Owns the open backing directory, the nodes and handles of the mount, the sessions and their
+//! seals. It speaks its own types: no transport's type crosses into it, so that another transport can
+//! be put beside FUSE over `/dev/fuse`. Backing errors are returned unchanged.
+//!
+//! # Order of steps
+//! Every operation that changes something runs `change the backing directory → push the event →
+//! return` under the shared side of the tree lock. A crash between the first two leaves a change
+//! that the catalog has not heard of: the next start's walk finds it. The walk takes the lock's
+//! exclusive side to look at a name and push what it saw, so what it says is never older than what
+//! an operation said before it.
+
+mod attr;
+mod create;
+mod dir;
+mod fds;
+mod handle;
+mod hashing;
+mod io;
+mod lookup;
+mod mapped;
+mod node;
+pub mod reconcile;
+mod remove;
+mod seal;
+mod walk;
+mod xattr;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::{Mode, OFlags};
+
+use crate::catalog::Catalog;
+use crate::catalog::event::{Event, Found as FoundContent, Op, Place};
+use crate::config::IoMode;
+use crate::sys::handle::{self as file_handle, HandleUse};
+use crate::sys::stat::{self, FsId, Stat};
+use crate::sys::{self, Errno};
+use crate::types::{Attr, Caller, Inode, InodeKey, Kind, Origin, SessionId, Writer};
+
+pub use attr::{SetAttr, SetTime};
+pub use create::Created;
+pub use dir::{DirEntry, Room};
+pub use handle::{Fh, Flush, OpenMode};
+pub use io::{Opened, Registrar, Suid, Sync};
+pub use node::{Backing, NodeId};
+pub use reconcile::{Progress, ProgressState, ReconcileError};
+
+use fds::FdCache;
+use handle::{Dir, File, HandleTable};
+use hashing::Hashers;
+use node::{Node, NodeTable};
+
+/// The name at the root of the backing directory that belongs to Horace.
+pub const STATE_DIR: &str = ".horace";
+
+const TMPFS: i64 = 0x0102_1994;
+const RAMFS: i64 = 0x8584_58f6;
+
+/// What the kernel gets to know of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Its id.
+    pub node: NodeId,
+    /// Tells it apart from an earlier inode with the same id.
+    pub generation: u64,
+    /// Its attributes.
+    pub attr: Attr,
+}
+
+/// How the filesystem is to behave.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How files are opened for writing.
+    pub io: IoMode,
+    /// How many descriptors may be kept for nodes that nobody has open.
+    pub descriptors: usize,
+    /// Threads that read for digests and for the walk.
+    pub readers: usize,
+    /// Content up to this size is read at once when a session is sealed, more in the background.
+    pub read_at_close: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { io: IoMode::Auto, descriptors: 4096, readers: 2, read_at_close: 1 << 20 }
+    }
+}
+
+/// How the backing filesystem names inodes beyond their number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handles {
+    /// By handles that open them again.
+    Open,
+    /// By handles that only tell them apart.
+    Identify,
+    /// Not at all; birth times must do.
+    None,
+}
+
+/// A mounted backing directory.
+#[derive(Debug)]
+pub struct Fs {
+    root: Arc<OwnedFd>,
+    root_fs: FsId,
+    handles: Handles,
+    options: Options,
+    catalog: Arc<Catalog>,
+    nodes: NodeTable,
+    fds: FdCache,
+    files: HandleTable<File>,
+    dirs: HandleTable<Dir>,
+    hashers: Hashers,
+    /// Shared by operations, exclusive for a look at a state that no operation is changing.
+    /// Lock order: before every other lock of this module.
+    tree: RwLock<()>,
+    next_session: AtomicU64,
+    passthrough: AtomicBool,
+    imported: AtomicBool,
+    /// Mappings do not update times on this filesystem (tmpfs).
+    silent_mappings: bool,
+    /// Two changes in a row may leave the same times.
+    coarse_times: bool,
+    /// The backing filesystem's type, as `statfs(2)` has it.
+    magic: i64,
+    refused: Mutex<Vec<Vec<u8>>>,
+    reconcile: reconcile::State,
+    mapped: mapped::Watch,
+    started_ns: i64,
+    weak: std::sync::Weak<Self>,
+}
+
+impl Fs {
+    /// Serves the directory `root` (open for reading, not `O_PATH`) and tells `catalog` about it.
+    /// `probe` is some regular file on the same filesystem whose times may be changed, to find out
+    /// how fine they are.
+    pub fn new(
+        root: OwnedFd,
+        probe: Option<BorrowedFd<'_>>,
+        catalog: Arc<Catalog>,
+        options: Options,
+    ) -> Result<Arc<Self>, Errno> {
+        let stat = stat::fstat(&root)?;
+        let handles = probe_handles(root.as_fd());
+        let (key, handle) = identify(root.as_fd(), &stat, handles, stat.fs.dev)?;
+        let found = node::Found { key, dev: stat.fs.dev, kind: stat.attr.kind, handle };
+        let magic = i64::from(rustix::fs::fstatfs(&root)?.f_type);
+        let readers = options.readers;
+        let thread_error = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN);
+        let fs = Arc::new_cyclic(|weak| Self {
+            root: Arc::new(root),
+            root_fs: stat.fs,
+            handles,
+            fds: FdCache::new(options.descriptors),
+            imported: AtomicBool::new(catalog.past().imported),
+            catalog,
+            nodes: NodeTable::new(found),
+            files: HandleTable::default(),
+            dirs: HandleTable::default(),
+            hashers: Hashers::idle(),
+            tree: RwLock::new(()),
+            next_session: AtomicU64::new(1),
+            passthrough: AtomicBool::new(false),
+            magic,
+            coarse_times: !probe.is_some_and(has_fine_times),
+            silent_mappings: matches!(magic, TMPFS | RAMFS),
+            refused: Mutex::default(),
+            reconcile: reconcile::State::default(),
+            mapped: mapped::Watch::default(),
+            started_ns: crate::clock::now_ns(),
+            weak: weak.clone(),
+            options,
+        });
+        fs.hashers.start(readers).map_err(thread_error)?;
+        mapped::start(&fs).map_err(thread_error)?;
+        fs.push(None, Op::Root { inode: Inode { key, attr: stat.attr } });
+        Ok(fs)
+    }
+
+    /// Says whether the transport can have the kernel serve files without us.
+    pub fn set_passthrough(&self, possible: Passthrough) {
+        self.passthrough.store(possible == Passthrough::Possible, Ordering::Relaxed);
+    }
+
+    /// The open root of the backing directory.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Whether the backing directory lies on a filesystem that is stacked on others.
+    pub fn is_stacked(&self) -> bool {
+        const OVERLAYFS: i64 = 0x794c_7630;
+        self.magic == OVERLAYFS
+    }
+
+    /// Whether the kernel serves files without us, as far as it has been found out.
+    pub fn kernel_serves(&self) -> bool {
+        self.passthrough.load(Ordering::Relaxed)
+    }
+
+    /// Directories that are not served because another filesystem is mounted there, as far as
+    /// anybody has asked for them; paths from the root.
+    pub fn refused(&self) -> Vec<Vec<u8>> {
+        self.refused.lock().clone()
+    }
+
+    /// Nodes that the kernel knows of, and open files and directories.
+    pub fn usage(&self) -> (usize, usize) {
+        (self.nodes.len(), self.files.len() + self.dirs.len())
+    }
+
+    /// Digests that are on their way.
+    pub fn pending_digests(&self) -> usize {
+        self.hashers.depth()
+    }
+
+    /// Waits until every digest that was on its way is with the catalog, but for those of files that
+    /// somebody has mapped for writing.
+    pub fn settle(&self) {
+        self.look_at_mapped();
+        self.hashers.settle();
+    }
+
+    /// Seals every session that is still open and stops the threads. Nothing may be asked of the
+    /// filesystem afterwards.
+    pub fn shut_down(&self) {
+        self.stop_reconcile();
+        for file in self.files.all() {
+            self.seal_at_end(&file);
+        }
+        mapped::finish(self);
+        self.hashers.stop();
+    }
+
+    fn node(&self, id: NodeId) -> Result<Arc<Node>, Errno> {
+        self.nodes.get(id).ok_or(Errno::STALE)
+    }
+
+    /// An `O_PATH` descriptor of a node.
+    fn path_fd(&self, node: &Node) -> Result<Arc<OwnedFd>, Errno> {
+        if node.id == NodeId::ROOT {
+            return Ok(Arc::clone(&self.root));
+        }
+        if let Some(fd) = self.fds.get(node.id) {
+            return Ok(fd);
+        }
+        if let Some(fd) = node.peek_open(|open| open.pinned.clone()).flatten() {
+            return Ok(fd);
+        }
+        let fd = Arc::new(self.reopen(node)?);
+        self.fds.put(node.id, Arc::clone(&fd));
+        Ok(fd)
+    }
+
+    fn reopen(&self, node: &Node) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if let (Handles::Open, Some(handle)) = (self.handles, &node.handle) {
+            return file_handle::open(self.root.as_fd(), handle, flags);
+        }
+        let (parent, name) = node.place().ok_or(Errno::STALE)?;
+        let parent = self.path_fd(&*self.node(parent)?)?;
+        let fd = rustix::fs::openat(&*parent, &*name, flags, Mode::empty())?;
+        let stat = stat::fstat(&fd)?;
+        let (key, _) = identify(fd.as_fd(), &stat, self.handles, self.root_fs.dev)?;
+        if key == node.key && stat.fs.dev == node.dev { Ok(fd) } else { Err(Errno::STALE) }
+    }
+
+    /// Opens the inode of a node for I/O.
+    fn open_node(&self, node: &Node, flags: OFlags) -> Result<OwnedFd, Errno> {
+        if let (Handles::Open, Some(handle)) = (self.handles, &node.handle) {
+            match file_handle::open(self.root.as_fd(), handle, flags) {
+                // Its last name is gone, but a descriptor may be left.
+                Err(Errno::STALE) => {}
+                result => return result,
+            }
+        }
+        let fd = self.path_fd(node)?;
+        rustix::fs::open(stat::proc_name(&fd), flags | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// Whether an inode lies on another filesystem than the root, mounted below it.
+    fn is_foreign(&self, stat: &Stat) -> bool {
+        // On a stacked filesystem files may have the device of their layer, directories never.
+        stat.fs.mount != self.root_fs.mount
+            || (stat.attr.kind == Kind::Dir && stat.fs.dev != self.root_fs.dev)
+    }
+
+    fn refuse(&self, parent: &Node, name: &[u8]) -> Errno {
+        let mut path = self.path_of(parent).unwrap_or_default();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        self.refuse_path(path);
+        Errno::XDEV
+    }
+
+    fn refuse_path(&self, path: Vec<u8>) {
+        let mut refused = self.refused.lock();
+        if !refused.contains(&path) {
+            let shown = String::from_utf8_lossy(&path);
+            tracing::warn!(path = %shown, "another filesystem is mounted there: not served");
+            refused.push(path);
+        }
+    }
+
+    /// The path of a node from the root as last seen.
+    fn path_of(&self, node: &Node) -> Option<Vec<u8>> {
+        let mut names = Vec::new();
+        let (mut id, mut place) = (node.id, node.place());
+        while id != NodeId::ROOT {
+            let (parent, name) = place?;
+            names.push(name);
+            id = parent;
+            place = self.nodes.get(parent)?.place();
+        }
+        names.reverse();
+        Some(names.join(&b'/'))
+    }
+
+    /// Whether a name is the one that does not exist for users of the mount.
+    fn is_hidden(parent: NodeId, name: &[u8]) -> bool {
+        parent == NodeId::ROOT && name == STATE_DIR.as_bytes()
+    }
+
+    fn writer(caller: Caller) -> Arc<Writer> {
+        Arc::new(sys::process::writer(caller))
+    }
+
+    fn new_session(&self) -> SessionId {
+        SessionId(self.next_session.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Hands an event to the catalog; the caller holds the tree lock.
+    fn push(&self, writer: Option<Arc<Writer>>, op: Op) {
+        self.catalog.push([Event { time_ns: crate::clock::now_ns(), writer, op }]);
+    }
+
+    /// What a name that the catalog has not heard of is to be called.
+    fn origin(&self) -> Origin {
+        if self.imported.load(Ordering::Relaxed) { Origin::External } else { Origin::Import }
+    }
+
+    /// Makes sure that the catalog knows a node and the directories above it, before something is
+    /// said of them: the walk may not have been here yet. The caller holds the tree lock.
+    fn ensure_known(&self, node: &Arc<Node>) {
+        let mut chain = Vec::new();
+        let mut current = Arc::clone(node);
+        while !current.known.load(Ordering::Relaxed) {
+            let Some(event) = self.describe(&current) else { break };
+            let Some(parent) = current.place().and_then(|(parent, _)| self.nodes.get(parent))
+            else {
+                break;
+            };
+            chain.push(event);
+            current.known.store(true, Ordering::Relaxed);
+            current = parent;
+        }
+        if !chain.is_empty() {
+            self.catalog.push(chain.into_iter().rev());
+        }
+    }
+
+    /// What the walk would say of a node at its last known place.
+    fn describe(&self, node: &Node) -> Option<Event> {
+        let (parent, name) = node.place()?;
+        let parent = self.nodes.get(parent)?;
+        let fd = self.path_fd(node).ok()?;
+        let attr = stat::fstat(&fd).ok()?.attr;
+        let found = match attr.kind {
+            Kind::Symlink => FoundContent::Target(lookup::read_link(fd.as_fd()).ok()?),
+            _ => FoundContent::Unread,
+        };
+        let at = Place { parent: parent.key, name };
+        let inode = Inode { key: node.key, attr };
+        let op = Op::Observe { at, inode, found, origin: self.origin() };
+        Some(Event { time_ns: crate::clock::now_ns(), writer: None, op })
+    }
+}
+
+/// Whether the kernel can serve files without us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passthrough {
+    /// It can, by what the transport registers.
+    Possible,
+    /// It cannot.
+    Impossible,
+}
+
+/// Whether each change of an inode that was looked at leaves another change time (Linux 6.13 does
+/// on most filesystems); else there is one time per tick, of up to 10 ms.
+fn has_fine_times(probe: BorrowedFd<'_>) -> bool {
+    let mut last = None;
+    (0..8).all(|n| {
+        let touched = rustix::fs::fchmod(probe, Mode::from_raw_mode(0o600 | (n & 1)));
+        let now = stat::fstat(probe).ok().map(|stat| stat.attr.ctime);
+        let moved = touched.is_ok() && now > last;
+        last = now;
+        moved
+    })
+}
+
+/// Finds out what handles the backing filesystem gives, and whether we may open them.
+fn probe_handles(root: BorrowedFd<'_>) -> Handles {
+    if let Ok(handle) = file_handle::of(root, c"", HandleUse::Open)
+        && file_handle::open(root, &handle, OFlags::PATH).is_ok()
+    {
+        return Handles::Open;
+    }
+    match file_handle::of(root, c"", HandleUse::Identify) {
+        Ok(_) => Handles::Identify,
+        Err(_) => Handles::None,
+    }
+}
+
+/// What tells an inode from every other, and the handle to open it again by.
+fn identify(
+    fd: BorrowedFd<'_>,
+    stat: &Stat,
+    handles: Handles,
+    root_dev: u64,
+) -> Result<(InodeKey, Option<file_handle::FileHandle>), Errno> {
+    let handle = match handles {
+        Handles::Open => Some(file_handle::of(fd, c"", HandleUse::Open)?),
+        Handles::Identify => Some(file_handle::of(fd, c"", HandleUse::Identify)?),
+        Handles::None => None,
+    };
+    let mut generation = match &handle {
+        Some(handle) => handle.generation(),
+        None => stat.btime_ns.unsigned_abs(),
+    };
+    if stat.fs.dev != root_dev {
+        generation ^= stat.fs.dev.rotate_left(32) >> 1;
+    }
+    Ok((InodeKey { ino: stat.attr.ino, generation }, handle))
+}
+
+/// How long the kernel may believe what it was told, unless configured otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);

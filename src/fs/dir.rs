@@ -1,0 +1,137 @@
+//! Reading directories.
+//!
+//! Owns the translation of directory streams: the backing filesystem's own offsets are passed
+//! through, so a position stays valid as long as it does there.
+
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags, RawDir, SeekFrom};
+
+use super::handle::Dir;
+use super::lookup::Keep;
+use super::{Entry, Errno, Fh, Fs, NodeId};
+use crate::types::Kind;
+
+/// One name in a directory.
+#[derive(Debug, Clone, Copy)]
+pub struct DirEntry<'a> {
+    /// The name.
+    pub name: &'a [u8],
+    /// Inode number.
+    pub ino: u64,
+    /// What it is; `None` where the filesystem does not say without a stat.
+    pub kind: Option<Kind>,
+    /// Where the stream goes on after this name.
+    pub offset: u64,
+}
+
+/// Whether a reply has room for more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// It took the entry.
+    Left,
+    /// It did not.
+    None,
+}
+
+impl Fs {
+    /// Opens a directory.
+    ///
+    /// # Errors
+    /// The backing filesystem's.
+    pub fn opendir(&self, node: NodeId) -> Result<Fh, Errno> {
+        let node = self.node(node)?;
+        let path = self.path_fd(&node)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&*path, ".", flags, Mode::empty())?;
+        Ok(self.dirs.insert(Arc::new(Dir { node, fd, position: parking_lot::Mutex::new(0) })))
+    }
+
+    /// Reads names from `offset` on until `add` has no more room. `size` is about how many bytes of
+    /// the kernel's own entries will fit.
+    ///
+    /// # Errors
+    /// The backing filesystem's.
+    pub fn readdir(
+        &self,
+        fh: Fh,
+        offset: u64,
+        size: usize,
+        mut add: impl FnMut(&DirEntry<'_>) -> Room,
+    ) -> Result<(), Errno> {
+        let dir = self.dirs.get(fh)?;
+        let mut position = dir.position.lock();
+        if *position != offset {
+            rustix::fs::seek(&dir.fd, SeekFrom::Start(offset))?;
+        }
+        // Unknown unless this reads to the end.
+        *position = u64::MAX;
+        let mut buffer = [MaybeUninit::<u8>::uninit(); 16 * 1024];
+        let length = size.clamp(1024, buffer.len());
+        let at_root = dir.node.id == NodeId::ROOT;
+        let mut entries = RawDir::new(dir.fd.as_fd(), &mut buffer[..length]);
+        let mut last = offset;
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            let next = entry.next_entry_cookie();
+            if !(at_root && name == super::STATE_DIR.as_bytes()) {
+                let kind = kind_of(entry.file_type());
+                let entry = DirEntry { name, ino: entry.ino(), kind, offset: next };
+                if add(&entry) == Room::None {
+                    // What the buffer still holds is read again from here.
+                    return Ok(());
+                }
+            }
+            last = next;
+        }
+        *position = last;
+        Ok(())
+    }
+
+    /// As [`Fs::readdir`], with a lookup of each name that is counted if `add` took it. A name
+    /// that cannot be looked up comes without an entry.
+    ///
+    /// # Errors
+    /// The backing filesystem's.
+    pub fn readdirplus(
+        &self,
+        fh: Fh,
+        offset: u64,
+        size: usize,
+        mut add: impl FnMut(&DirEntry<'_>, Option<&Entry>) -> Room,
+    ) -> Result<(), Errno> {
+        let dir = self.dirs.get(fh)?;
+        self.readdir(fh, offset, size, |name| {
+            if name.name == b"." || name.name == b".." {
+                return add(name, None);
+            }
+            let entry = self.enter_name(&dir.node, name.name, Keep::Nothing).ok();
+            let room = add(name, entry.as_ref().map(|(entry, _)| entry));
+            if let (Room::None, Some((entry, _))) = (room, entry) {
+                self.forget(entry.node, 1);
+            }
+            room
+        })
+    }
+
+    /// Closes a directory.
+    pub fn releasedir(&self, fh: Fh) {
+        // Unknown numbers are the kernel's business.
+        let _ = self.dirs.remove(fh);
+    }
+
+    /// Writes a directory through to the disk.
+    ///
+    /// # Errors
+    /// The backing filesystem's.
+    pub fn fsyncdir(&self, fh: Fh) -> Result<(), Errno> {
+        rustix::fs::fsync(&self.dirs.get(fh)?.fd)
+    }
+}
+
+fn kind_of(file_type: rustix::fs::FileType) -> Option<Kind> {
+    Kind::from_mode(file_type.as_raw_mode())
+}

@@ -1,0 +1,208 @@
+//! Reading files for their digests, now or in the background.
+//!
+//! Owns the small pool of threads that follow lazy seals, and the way to wait for them. A digest is
+//! taken only of a file that did not change while it was read; one that keeps changing gets none.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex};
+use sha2::{Digest, Sha256};
+
+use crate::sys::{Errno, stat};
+use crate::types::{Attr, ContentHash, Stamp};
+
+/// Bytes read at a time.
+const CHUNK: usize = 256 * 1024;
+
+/// The hash of a file's content from its start to `length`, at which point it had `stamp`.
+#[derive(Debug, Clone)]
+pub(super) struct Tail {
+    pub(super) hasher: Sha256,
+    pub(super) length: u64,
+    pub(super) stamp: Stamp,
+}
+
+impl Tail {
+    pub(super) fn digest(&self) -> ContentHash {
+        self.hasher.clone().into()
+    }
+}
+
+/// The result of reading a whole file.
+pub(super) enum Reading {
+    /// The content, and the attributes it had before and after.
+    Stable(Tail, Attr),
+    /// The file changed while it was read.
+    Torn,
+}
+
+/// Reads a file to its end, from the end of `prefix` if that is given.
+///
+/// # Errors
+/// The backing filesystem's.
+pub(super) fn read_digest(fd: BorrowedFd<'_>, prefix: Option<&Tail>) -> Result<Reading, Errno> {
+    let before = stat::fstat(fd)?.attr;
+    let (mut hasher, mut offset) = match prefix {
+        Some(tail) => (tail.hasher.clone(), tail.length),
+        None => (Sha256::new(), 0),
+    };
+    let room = usize::try_from(before.size.saturating_sub(offset) + 1).unwrap_or(CHUNK);
+    let mut buffer = vec![0u8; room.min(CHUNK)];
+    loop {
+        let n = match rustix::io::pread(fd, &mut buffer[..], offset) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error),
+        };
+        hasher.update(&buffer[..n]);
+        offset += n as u64;
+    }
+    let after = stat::fstat(fd)?.attr;
+    if before.stamp() != after.stamp() || offset != after.size {
+        return Ok(Reading::Torn);
+    }
+    Ok(Reading::Stable(Tail { hasher, length: offset, stamp: after.stamp() }, after))
+}
+
+/// Opens a file for reading by a descriptor that may not be able to, also after it was unlinked.
+///
+/// # Errors
+/// The backing filesystem's.
+pub(super) fn open_to_read(fd: impl AsFd) -> Result<std::os::fd::OwnedFd, Errno> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOATIME;
+    match rustix::fs::open(stat::proc_name(&fd), flags, Mode::empty()) {
+        // O_NOATIME is for owners.
+        Err(Errno::PERM) => {
+            rustix::fs::open(stat::proc_name(&fd), flags - OFlags::NOATIME, Mode::empty())
+        }
+        result => result,
+    }
+}
+
+type Waiter = Box<dyn FnOnce() + Send>;
+
+/// A digest on its way, and what waits for it.
+#[derive(Default)]
+pub(super) struct Pending {
+    waiters: Mutex<Option<Vec<Waiter>>>,
+}
+
+impl Pending {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { waiters: Mutex::new(Some(Vec::new())) })
+    }
+
+    /// Runs `work` once the digest is there; gives it back if it already is.
+    pub(super) fn wait(&self, work: Waiter) -> Result<(), Waiter> {
+        match self.waiters.lock().as_mut() {
+            Some(waiters) => {
+                waiters.push(work);
+                Ok(())
+            }
+            None => Err(work),
+        }
+    }
+
+    /// Lets everyone go on.
+    pub(super) fn finish(&self) {
+        let waiters = self.waiters.lock().take();
+        for work in waiters.into_iter().flatten() {
+            work();
+        }
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Outstanding {
+    next: u64,
+    jobs: BTreeSet<u64>,
+}
+
+/// The threads that read in the background.
+pub(super) struct Hashers {
+    queue: Mutex<Option<mpsc::Sender<(u64, Job)>>>,
+    outstanding: Arc<(Mutex<Outstanding>, Condvar)>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Hashers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hashers")
+    }
+}
+
+impl Hashers {
+    /// Has no threads yet: jobs run at once.
+    pub(super) fn idle() -> Self {
+        Self { queue: Mutex::new(None), outstanding: Arc::default(), threads: Mutex::default() }
+    }
+
+    /// Starts the threads.
+    pub(super) fn start(&self, count: usize) -> std::io::Result<()> {
+        let (sender, receiver) = mpsc::channel::<(u64, Job)>();
+        let receiver = Arc::new(Mutex::new(receiver));
+        for index in 0..count {
+            let (receiver, outstanding) = (Arc::clone(&receiver), Arc::clone(&self.outstanding));
+            let run = move || {
+                loop {
+                    let next = receiver.lock().recv();
+                    let Ok((number, job)) = next else { return };
+                    job();
+                    outstanding.0.lock().jobs.remove(&number);
+                    outstanding.1.notify_all();
+                }
+            };
+            let thread = std::thread::Builder::new().name(format!("hash-{index}")).spawn(run)?;
+            self.threads.lock().push(thread);
+        }
+        *self.queue.lock() = Some(sender);
+        Ok(())
+    }
+
+    /// Queues a job; after [`Hashers::stop`] it runs at once.
+    pub(super) fn spawn(&self, job: Job) {
+        let queue = self.queue.lock();
+        let Some(sender) = queue.as_ref() else {
+            drop(queue);
+            return job();
+        };
+        let mut outstanding = self.outstanding.0.lock();
+        let number = outstanding.next;
+        outstanding.next += 1;
+        outstanding.jobs.insert(number);
+        // The receivers live as long as this sender.
+        let _ = sender.send((number, job));
+    }
+
+    /// Waits until every job that was queued before is done.
+    pub(super) fn settle(&self) {
+        let mut outstanding = self.outstanding.0.lock();
+        let until = outstanding.next;
+        while outstanding.jobs.first().is_some_and(|first| *first < until) {
+            self.outstanding.1.wait(&mut outstanding);
+        }
+    }
+
+    /// Jobs queued or running.
+    pub(super) fn depth(&self) -> usize {
+        self.outstanding.0.lock().jobs.len()
+    }
+
+    /// Finishes what is queued and ends the threads.
+    pub(super) fn stop(&self) {
+        self.queue.lock().take();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a hashing thread panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! Open files: open, read, write and the calls on ranges.
+//!
+//! Owns the choice of how the kernel treats each open file (the table in the crate documentation),
+//! and what a session notes while it is written to.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
+use sha2::{Digest, Sha256};
+
+use super::handle::{Fh, File, Flush, OpenMode, Session, SessionState};
+use super::hashing::open_to_read;
+use super::node::{Backing, Node};
+use super::{Fs, NodeId};
+use crate::config::IoMode;
+use crate::sys::creds::WithoutFsetid;
+use crate::sys::{Errno, stat};
+use crate::types::{Caller, Kind, Stamp, Writer};
+
+/// What registers backing files with the kernel; the transport is one.
+pub trait Registrar {
+    /// Has the kernel know a backing file, for as long as the result lives.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn register(&self, file: BorrowedFd<'_>) -> Result<Backing, Errno>;
+}
+
+/// A file that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its number.
+    pub fh: Fh,
+    /// How the kernel is to treat it.
+    pub mode: OpenMode,
+    /// Whether each `close` is to be told.
+    pub flush: Flush,
+    /// What the kernel was made to know, for the modes that need it.
+    pub backing: Option<Backing>,
+}
+
+/// What a file had before it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fresh {
+    /// It did not exist.
+    Created,
+    /// Its content was cut off by the open.
+    Truncated,
+    /// It has what it had.
+    No,
+}
+
+/// Times younger than this may hide a change that came in the same tick, in nanoseconds. The coarsest
+/// tick of a kernel is 10 ms.
+const TICK_NS: i64 = 20_000_000;
+
+impl Fs {
+    /// Opens a regular file with the flags of `open(2)`.
+    ///
+    /// What may change the content must not come here before [`Fs::when_digested`].
+    ///
+    /// # Errors
+    /// The backing filesystem's.
+    pub fn open(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        flags: i32,
+        registrar: &dyn Registrar,
+    ) -> Result<Opened, Errno> {
+        let node = self.node(node)?;
+        let flags = OFlags::from_bits_retain(flags.cast_unsigned());
+        if node.kind != Kind::File {
+            return Err(Errno::INVAL);
+        }
+        if !may_write(flags) {
+            let fd = self.open_node(&node, self.backing_flags(flags))?;
+            return self.open_file(&node, fd, flags, None, Fresh::No, registrar);
+        }
+        let writer = Self::writer(caller);
+        self.digest_before_first_write(&node);
+        let _tree = self.tree.read();
+        self.ensure_known(&node);
+        let truncates = flags.contains(OFlags::TRUNC);
+        let fd = {
+            // Cutting off the content clears setuid for everyone who could not keep it.
+            let _guard = (truncates && caller.uid != 0).then(WithoutFsetid::enter).transpose()?;
+            self.open_node(&node, self.backing_flags(flags))?
+        };
+        let fresh = if truncates { Fresh::Truncated } else { Fresh::No };
+        self.open_file(&node, fd, flags, Some(writer), fresh, registrar)
+    }
+
+    /// The flags with which the backing file is opened for a handle.
+    pub(super) fn backing_flags(&self, flags: OFlags) -> OFlags {
+        let ours = OFlags::CREATE | OFlags::EXCL | OFlags::NOCTTY | OFlags::NOFOLLOW;
+        // Requests arrive in buffers that O_DIRECT would refuse; the kernel keeps it for what it
+        // serves itself.
+        (flags - ours - OFlags::DIRECT) | OFlags::CLOEXEC
+    }
+
+    /// Makes a handle of an open backing file.
+    pub(super) fn open_file(
+        &self,
+        node: &Arc<Node>,
+        fd: OwnedFd,
+        flags: OFlags,
+        writer: Option<Arc<Writer>>,
+        fresh: Fresh,
+        registrar: &dyn Registrar,
+    ) -> Result<Opened, Errno> {
+        // From here on the node remembers what its open files share.
+        node.with_open(|open| open.handles += 1);
+        let mode = self.choose(flags, fresh);
+        let (mode, backing) = self.register(node, &fd, mode, flags, fresh, registrar);
+        let session = writer
+            .map(|writer| self.begin_session(node, &fd, flags, writer, fresh, mode))
+            .transpose();
+        let session = match session {
+            Ok(session) => session,
+            Err(error) => {
+                node.with_open(|open| open.handles -= 1);
+                return Err(error);
+            }
+        };
+        let flush = if session.is_some() { Flush::Wanted } else { Flush::Needless };
+        let file = Arc::new(File { node: Arc::clone(node), fd, session, backing: backing.clone() });
+        if file.session.is_some() {
+            node.with_open(|open| open.writers.push(Arc::downgrade(&file)));
+        }
+        Ok(Opened { fh: self.files.insert(file), mode, flush, backing })
+    }
+
+    /// Which way of serving suits an open file best.
+    fn choose(&self, flags: OFlags, fresh: Fresh) -> OpenMode {
+        if !self.kernel_serves() {
+            return if may_write(flags) { OpenMode::Direct } else { OpenMode::Cached };
+        }
+        if !may_write(flags) || flags.contains(OFlags::DIRECT) {
+            return OpenMode::Passthrough;
+        }
+        // A readable handle can be mapped for writing, which proves nothing to a stream.
+        let provable = fresh != Fresh::No
+            && access(flags) == OFlags::WRONLY
+            && !flags.contains(OFlags::APPEND);
+        match self.options.io {
+            IoMode::Stream => OpenMode::Stream,
+            IoMode::Auto if provable => OpenMode::Stream,
+            IoMode::Auto | IoMode::Passthrough => OpenMode::Passthrough,
+        }
+    }
+
+    /// Gets the node's backing registered for the modes that need it. All open files of an inode
+    /// must use the same registration, so it happens under the node's lock.
+    fn register(
+        &self,
+        node: &Arc<Node>,
+        fd: &OwnedFd,
+        mode: OpenMode,
+        flags: OFlags,
+        fresh: Fresh,
+        registrar: &dyn Registrar,
+    ) -> (OpenMode, Option<Backing>) {
+        if matches!(mode, OpenMode::Direct | OpenMode::Cached) {
+            return (mode, None);
+        }
+        if mode == OpenMode::Stream && fresh == Fresh::Created && access(flags) == OFlags::WRONLY {
+            // Nobody else can have it open yet, and it cannot be mapped: two calls less.
+            return (OpenMode::Direct, None);
+        }
+        let backing = node.with_open(|open| {
+            if let Some(backing) = open.backing.as_ref().and_then(std::sync::Weak::upgrade) {
+                return Ok(backing);
+            }
+            let backing = self.register_for_all(fd, registrar)?;
+            open.backing = Some(Arc::downgrade(&backing));
+            Ok::<_, Errno>(backing)
+        });
+        match backing {
+            Ok(backing) => (mode, Some(backing)),
+            Err(error) => {
+                tracing::debug!(%error, "the kernel refused a backing file");
+                (if may_write(flags) { OpenMode::Direct } else { OpenMode::Cached }, None)
+            }
+        }
+    }
+
+    /// Registers by a descriptor that cannot write: the registration may outlive the writer, and
+    /// must neither look like one nor keep the file from being executed.
+    fn register_for_all(&self, fd: &OwnedFd, registrar: &dyn Registrar) -> Result<Backing, Errno> {
+        let path = OFlags::PATH | OFlags::CLOEXEC;
+        let named = rustix::fs::open(stat::proc_name(fd), path, Mode::empty())?;
+        match registrar.register(named.as_fd()) {
+            // Before Linux 6.16 it had to be open for I/O.
+            Err(Errno::BADF) => registrar.register(open_to_read(fd)?.as_fd()),
+            result => result,
+        }
+    }
+
+    pub(super) fn begin_session(
+        &self,
+        node: &Arc<Node>,
+        fd: &OwnedFd,
+        flags: OFlags,
+        writer: Arc<Writer>,
+        fresh: Fresh,
+        mode: OpenMode,
+    ) -> Result<Session, Errno> {
+        let baseline = stat::fstat(fd)?.attr.stamp();
+        let write_only = access(flags) == OFlags::WRONLY;
+        let append = flags.contains(OFlags::APPEND) && write_only;
+        let (alone, epoch, prefix) = node.with_open(|open| {
+            open.writers.retain(|writer| writer.strong_count() > 0);
+            let alone = open.writers.is_empty() && open.mapped == 0;
+            open.epoch += 1;
+            let prefix = open.tail.take().filter(|tail| alone && append && tail.stamp == baseline);
+            (alone, open.epoch, prefix)
+        });
+        let streams = matches!(mode, OpenMode::Stream | OpenMode::Direct);
+        let inline = streams && write_only && alone && baseline.size == 0;
+        Ok(Session {
+            id: self.new_session(),
+            writer,
+            kernel_writes: mode == OpenMode::Passthrough,
+            mappable: !write_only,
+            append,
+            state: Mutex::new(SessionState {
+                hasher: inline.then(Sha256::new),
+                hashed: 0,
+                prefix,
+                epoch,
+                touched: fresh != Fresh::No,
+                baseline,
+                baseline_fresh: self.is_fresh(baseline),
+                sealed: false,
+            }),
+        })
+    }
+
+    /// Whether times are so young that a change in the same tick would not show in them.
+    pub(super) fn is_fresh(&self, stamp: Stamp) -> bool {
+        self.coarse_times && crate::clock::now_ns().saturating_sub(stamp.ctime_ns) < TICK_NS
+    }
+
+    /// Reads up to `buffer.len()` bytes and returns how many there were.
+    ///
+    /// # Errors
+    /// The backing filesystem's.
+    pub fn read(&self, fh: Fh, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let file = self.files.get(fh)?;
+        let mut done = 0;
+        while done < buffer.len() {
+            match rustix::io::pread(&file.fd, &mut buffer[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(Errno::INTR) => {}
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes, calls `answer` with the number of bytes written, and hashes them after that, so that
+    /// the next write overlaps with the hashing.
+    pub fn write(
+        &self,
+        fh: Fh,
+        offset: u64,
+        data: &[u8],
+        suid: Suid,
+        answer: impl FnOnce(Result<usize, Errno>),
+    ) {
+        let file = match self.files.get(fh) {
+            Ok(file) => file,
+            Err(error) => return answer(Err(error)),
+        };
+        let Some(session) = &file.session else { return answer(Err(Errno::BADF)) };
+        let guard = match (suid == Suid::Clear).then(WithoutFsetid::enter).transpose() {
+            Ok(guard) => guard,
+            Err(error) => return answer(Err(error)),
+        };
+        let mut state = session.state.lock();
+        state.touched = true;
+        if state.hasher.is_none() || state.hashed != offset {
+            state.hasher = None;
+            if !session.append {
+                state.prefix = None;
+            }
+            // Order does not matter any more, so writes need not wait for each other.
+            drop(state);
+            return answer(write_all(&file.fd, data, offset));
+        }
+        let result = write_all(&file.fd, data, offset);
+        drop(guard);
+        // The lock stays taken until the bytes are hashed: the next write comes as soon as this
+        // one is answered, and must be hashed after it.
+        answer(result);
+        match (result, &mut state.hasher) {
+            (Ok(count), Some(hasher)) => {
+                hasher.update(&data[..count]);
+                state.hashed += count as u64;
+            }
+            _ => state.hasher = None,
+        }
+    }
+
+    /// Allocates, punches or zeroes a range, with the mode of `fallocate(2)`.
+    ///
+    /// # Errors
+    /// The backing filesystem's.
+    pub fn fallocate(&self, fh: Fh, mode: i32, offset: u64, length: u64) -> Result<(), Errno> {
+        let file = self.files.get(fh)?;
+        let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
+        file.interfere()?;
+        rustix::fs::fallocate(&file.fd, mode, offset, length)
+    }
+
+    /// Copies a range between two files and returns how many bytes were copied.
+    ///
+    /// # Errors
+    /// The backing filesystem's.
+    pub fn copy_file_range(
+        &self,
+        (from, mut from_offset): (Fh, u64),
+        (to, mut to_offset): (Fh, u64),
+        length: u64,
+    ) -> Result<usize, Errno> {
+        let (from, to) = (self.files.get(from)?, self.files.get(to)?);
+        to.interfere()?;
+        // The reply has 32 bits.
+        let length = usize::try_from(length.min(1 << 30)).map_err(|_| Errno::INVAL)?;
+        rustix::fs::copy_file_range(
+            &from.fd,
+            Some(&mut from_offset),
+            &to.fd,
+            Some(&mut to_offset),
+            length,
+        )
+    }
+
+    /// Finds the next data or hole, with the `whence` of `lseek(2)`.
+    ///
+    /// # Errors
+    /// `EINVAL` for another `whence`; the backing filesystem's.
+    pub fn lseek(&self, fh: Fh, offset: i64, whence: i32) -> Result<u64, Errno> {
+        let file = self.files.get(fh)?;
+        let start = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
+        let to = match whence {
+            libc::SEEK_DATA => SeekFrom::Data(start),
+            libc::SEEK_HOLE => SeekFrom::Hole(start),
+            _ => return Err(Errno::INVAL),
+        };
+        rustix::fs::seek(&file.fd, to)
+    }
+
+    /// Writes a file through to the disk.
+    ///
+    /// # Errors
+    /// The backing filesystem's.
+    pub fn fsync(&self, fh: Fh, what: Sync) -> Result<(), Errno> {
+        let file = self.files.get(fh)?;
+        match what {
+            Sync::All => rustix::fs::fsync(&file.fd),
+            Sync::Data => rustix::fs::fdatasync(&file.fd),
+        }
+    }
+}
+
+/// What a write does to setuid and setgid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suid {
+    /// The writer may keep them.
+    Keep,
+    /// They are cleared, as for every ordinary writer.
+    Clear,
+}
+
+/// What `fsync` and `fdatasync` differ in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// Content and attributes.
+    All,
+    /// Content, and the attributes needed to read it.
+    Data,
+}
+
+impl File {
+    /// Notes a change of the content that no stream can follow.
+    pub(super) fn interfere(&self) -> Result<(), Errno> {
+        let session = self.session.as_ref().ok_or(Errno::BADF)?;
+        self.node.with_open(|open| open.epoch += 1);
+        let mut state = session.state.lock();
+        state.touched = true;
+        state.hasher = None;
+        state.prefix = None;
+        Ok(())
+    }
+}
+
+fn write_all(fd: &OwnedFd, data: &[u8], offset: u64) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < data.len() {
+        match rustix::io::pwrite(fd, &data[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(Errno::INTR) => {}
+            Err(error) if done == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+fn access(flags: OFlags) -> OFlags {
+    flags & OFlags::RWMODE
+}
+
+fn may_write(flags: OFlags) -> bool {
+    access(flags) != OFlags::RDONLY || flags.contains(OFlags::TRUNC)
+}

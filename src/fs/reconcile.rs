@@ -1,0 +1,251 @@
+//! Reconcile: making the catalog true where the backing directory says otherwise.
+//!
+//! Owns a run from its start to its end: the walk, what was left for after it, and the progress that
+//! `status` shows. It never overrides what operations of the mount say meanwhile: each observation is
+//! checked once more and handed over while no operation is under way.
+//!
+//! # Order
+//! Names that are where they were, or new, are told during the walk. What needs the whole picture waits
+//! for its end: a name that another inode has now (the old one may turn up elsewhere), directories that
+//! were moved while the walk went on, names that were not found, files whose content is still
+//! unknown. A crash at any point loses only the rest of the run; the next start begins a new one.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::Fs;
+use super::walk::{DirJob, Walk};
+use crate::catalog::CatalogError;
+use crate::catalog::event::{Event, Op, Place};
+use crate::sys::{Errno, stat};
+use crate::types::InodeKey;
+
+/// What a run is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum ProgressState {
+    /// None has begun.
+    #[default]
+    Idle,
+    /// Cataloguing the directory for the first time.
+    Import,
+    /// Comparing the directory with the catalog.
+    Check,
+    /// The last run is over.
+    Done,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// What it is doing.
+    pub state: ProgressState,
+    /// Directories looked at.
+    pub directories: u64,
+    /// Names in them.
+    pub files: u64,
+    /// Files whose content was read.
+    pub read_files: u64,
+    /// Bytes of it.
+    pub read_bytes: u64,
+    /// Names that there were at the last count; 0 if unknown.
+    pub expected: u64,
+    /// What could not be looked at.
+    pub errors: u64,
+    /// When it began, in nanoseconds since 1970.
+    pub started_ns: i64,
+    /// When it ended; 0 while it runs.
+    pub finished_ns: i64,
+}
+
+/// A name to come back to when the walk is over.
+pub(super) struct Later {
+    pub(super) dir: DirJob,
+    pub(super) name: Vec<u8>,
+    pub(super) key: InodeKey,
+}
+
+/// The state of the run, shared between its threads.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    running: Mutex<()>,
+    stop: AtomicBool,
+    active: AtomicBool,
+    pub(super) directories: AtomicU64,
+    pub(super) files: AtomicU64,
+    pub(super) read_files: AtomicU64,
+    pub(super) read_bytes: AtomicU64,
+    pub(super) errors: AtomicU64,
+    summary: Mutex<Progress>,
+    /// Directories that were moved while a walk was under way.
+    moved: Mutex<Vec<DirJob>>,
+}
+
+impl State {
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Remembers a moved directory: the walk may have been at its new place before, and will not find
+    /// it at the old one.
+    pub(super) fn note_move(&self, dir: impl FnOnce() -> Option<DirJob>) {
+        if self.active.load(Ordering::Relaxed) {
+            self.moved.lock().extend(dir());
+        }
+    }
+
+    fn begin(&self, state: ProgressState, expected: u64) {
+        for counter in
+            [&self.directories, &self.files, &self.read_files, &self.read_bytes, &self.errors]
+        {
+            counter.store(0, Ordering::Relaxed);
+        }
+        let started_ns = crate::clock::now_ns();
+        *self.summary.lock() = Progress { state, expected, started_ns, ..Progress::default() };
+        self.moved.lock().clear();
+        self.active.store(true, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.active.store(false, Ordering::Relaxed);
+        let mut summary = self.summary.lock();
+        summary.state = ProgressState::Done;
+        summary.finished_ns = crate::clock::now_ns();
+    }
+
+    fn progress(&self) -> Progress {
+        let mut progress = *self.summary.lock();
+        progress.directories = self.directories.load(Ordering::Relaxed);
+        progress.files = self.files.load(Ordering::Relaxed);
+        progress.read_files = self.read_files.load(Ordering::Relaxed);
+        progress.read_bytes = self.read_bytes.load(Ordering::Relaxed);
+        progress.errors = self.errors.load(Ordering::Relaxed);
+        progress
+    }
+}
+
+/// Why a run ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The catalog could not be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The backing directory could not be read.
+    #[error("the backing directory could not be read")]
+    Backing(#[from] Errno),
+    /// The daemon is stopping.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl Fs {
+    /// How far the current run is, or how the last one ended.
+    pub fn progress(&self) -> Progress {
+        self.reconcile.progress()
+    }
+
+    /// Breaks off the run that is under way, and every later one.
+    pub fn stop_reconcile(&self) {
+        self.reconcile.stop();
+    }
+
+    /// Compares the whole backing directory with the catalog and records the difference.
+    ///
+    /// Reads only files whose inode, size or times are not those of their digest. Returns when
+    /// everything it found is committed. One run at a time; `begun` is called when this one's progress
+    /// can be seen.
+    ///
+    /// # Errors
+    /// If the catalog or the root cannot be read, or the daemon stops meanwhile.
+    pub fn reconcile(&self, begun: impl FnOnce()) -> Result<Progress, ReconcileError> {
+        let _running = self.reconcile.running.lock();
+        let first = !self.imported.load(Ordering::Relaxed);
+        let state = if first { ProgressState::Import } else { ProgressState::Check };
+        let expected = if first { 0 } else { self.catalog.read_committed(|r| r.totals())?.entries };
+        self.reconcile.begin(state, expected);
+        begun();
+        let result = self.run();
+        self.reconcile.end();
+        result.map(|()| self.progress())
+    }
+
+    fn run(&self) -> Result<(), ReconcileError> {
+        let walk = Walk::new(self);
+        walk.run(vec![DirJob::root(self)], self.options.readers);
+        loop {
+            self.check_stop()?;
+            let moved = std::mem::take(&mut *self.reconcile.moved.lock());
+            if moved.is_empty() {
+                break;
+            }
+            walk.run(moved, self.options.readers);
+        }
+        let (replaced, missing) = walk.into_later();
+        for later in replaced {
+            self.check_stop()?;
+            if let Ok(fd) = later.dir.open(self) {
+                self.observe(&fd, later.dir.key, &later.name);
+            }
+        }
+        for later in missing {
+            self.check_stop()?;
+            self.observe_missing(&later);
+        }
+        self.settle_rest()?;
+        self.check_stop()?;
+        {
+            let _tree = self.tree.read();
+            self.push(None, Op::WalkDone);
+        }
+        self.imported.store(true, Ordering::Relaxed);
+        self.catalog.barrier();
+        self.catalog.reconciled();
+        Ok(())
+    }
+
+    fn check_stop(&self) -> Result<(), ReconcileError> {
+        if self.reconcile.stopped() { Err(ReconcileError::Stopped) } else { Ok(()) }
+    }
+
+    /// Tells that a name is gone, if it really is and nobody else has said so.
+    fn observe_missing(&self, later: &Later) {
+        let Ok(fd) = later.dir.open(self) else { return };
+        let Ok(name) = std::ffi::CString::new(later.name.as_slice()) else { return };
+        self.catalog.wait_for_room();
+        let _tree = self.tree.write();
+        let gone = match stat::lstat_at(std::os::fd::AsFd::as_fd(&fd), &name) {
+            Err(Errno::NOENT) => true,
+            Ok(stat) => stat.attr.ino != later.key.ino && !self.is_foreign(&stat),
+            Err(_) => false,
+        };
+        if gone {
+            let at = Place { parent: later.dir.key, name: later.name.clone().into() };
+            self.push(None, Op::Gone { at, key: later.key });
+        }
+    }
+
+    /// Reads the files whose content the catalog does not know although nobody has them open.
+    fn settle_rest(&self) -> Result<(), ReconcileError> {
+        let paths = self.catalog.read(|reader| reader.unsettled())?;
+        for path in paths {
+            self.check_stop()?;
+            let (dir, name) = match path.iter().rposition(|b| *b == b'/') {
+                Some(slash) => (&path[..slash], &path[slash + 1..]),
+                None => (&b""[..], &path[..]),
+            };
+            let Ok((fd, key)) = self.open_dir_path(dir) else { continue };
+            self.observe(&fd, key, name);
+        }
+        Ok(())
+    }
+
+    /// Hands over what was seen, in one go and in order.
+    pub(super) fn push_observed(&self, op: Op) {
+        self.catalog.push([Event { time_ns: crate::clock::now_ns(), writer: None, op }]);
+    }
+}

@@ -1,0 +1,201 @@
+//! Taking names away and moving them: unlink, rmdir and rename.
+//!
+//! Owns what is noted of an inode before its name goes: its identity for the catalog, and a
+//! descriptor, since an inode without a name cannot be opened again.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, RenameFlags};
+
+use super::lookup::open_path;
+use super::node::Node;
+use super::seal::Times;
+use super::walk::DirJob;
+use super::{Fs, NodeId};
+use crate::catalog::event::{Op, Openness, Place};
+use crate::sys::Errno;
+use crate::sys::stat::{self, Stat};
+use crate::types::{Attr, Caller, Inode, InodeKey, Kind};
+
+/// What had a name just before the name was taken away or moved.
+struct Victim {
+    fd: OwnedFd,
+    stat: Stat,
+    key: InodeKey,
+    node: Option<Arc<Node>>,
+}
+
+impl Victim {
+    /// The inode as it is by now.
+    fn now(&self) -> Inode {
+        // What is open can be asked; if not, what it was is near enough.
+        let attr = stat::fstat(&self.fd).map_or(self.stat.attr, |stat| stat.attr);
+        Inode { key: self.key, attr }
+    }
+
+    /// Whether the name was the last one.
+    fn was_last(&self) -> bool {
+        self.stat.attr.kind == Kind::Dir || self.stat.attr.nlink <= 1
+    }
+
+    fn openness(&self) -> Openness {
+        let open = self.node.as_ref();
+        let open = open.and_then(|node| node.peek_open(|o| o.has_writers(None) || o.mapped > 0));
+        if open == Some(true) { Openness::Open } else { Openness::Closed }
+    }
+}
+
+impl Fs {
+    /// Removes a name of anything but a directory.
+    ///
+    /// # Errors
+    /// `ENOENT` for the name that is Horace's own; the backing filesystem's.
+    pub fn unlink(&self, caller: Caller, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
+        self.remove(caller, parent, name, AtFlags::empty())
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// As [`Fs::unlink`].
+    pub fn rmdir(&self, caller: Caller, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
+        self.remove(caller, parent, name, AtFlags::REMOVEDIR)
+    }
+
+    fn remove(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        name: &[u8],
+        how: AtFlags,
+    ) -> Result<(), Errno> {
+        if Self::is_hidden(parent, name) {
+            return Err(Errno::NOENT);
+        }
+        let dir_node = self.node(parent)?;
+        let writer = Self::writer(caller);
+        let _tree = self.tree.read();
+        let dir = self.path_fd(&dir_node)?;
+        let victim = self.victim(&dir, name)?;
+        let remove = || rustix::fs::unlinkat(&*dir, name, how);
+        self.change_victim(&victim, remove, |attr| {
+            self.ensure_known(&dir_node);
+            let remaining = (!victim.was_last()).then_some(Inode { key: victim.key, attr });
+            let at = Place { parent: dir_node.key, name: name.into() };
+            let (key, openness) = (victim.key, victim.openness());
+            self.push(Some(writer), Op::Unlink { at, key, remaining, openness });
+        })?;
+        if victim.was_last() {
+            pin(victim);
+        }
+        Ok(())
+    }
+
+    /// Moves a name, with the flags of `renameat2(2)`.
+    ///
+    /// # Errors
+    /// `EINVAL` for `RENAME_WHITEOUT`, `EPERM` for the name that is Horace's own; the backing
+    /// filesystem's.
+    pub fn rename(
+        &self,
+        caller: Caller,
+        (parent, name): (NodeId, &[u8]),
+        (new_parent, new_name): (NodeId, &[u8]),
+        flags: u32,
+    ) -> Result<(), Errno> {
+        let flags = RenameFlags::from_bits_retain(flags);
+        if !(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE).contains(flags) {
+            return Err(Errno::INVAL);
+        }
+        if Self::is_hidden(parent, name) {
+            return Err(Errno::NOENT);
+        }
+        let new_dir_node = self.parent_of_new(new_parent, new_name)?;
+        let dir_node = self.node(parent)?;
+        let writer = Self::writer(caller);
+        let _tree = self.tree.read();
+        let dir = self.path_fd(&dir_node)?;
+        let new_dir = self.path_fd(&new_dir_node)?;
+        let moved = self.victim(&dir, name)?;
+        let target = match self.victim(&new_dir, new_name) {
+            Ok(victim) => Some(victim),
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(error),
+        };
+        let rename = || rustix::fs::renameat_with(&*dir, name, &*new_dir, new_name, flags);
+        self.change_victim(&moved, rename, |attr| {
+            if target.as_ref().is_some_and(|target| target.key == moved.key) {
+                // Two names of one inode: nothing happened.
+                return;
+            }
+            self.ensure_known(&dir_node);
+            self.ensure_known(&new_dir_node);
+            if let Some(node) = &moved.node {
+                node.set_place(new_parent, new_name);
+            }
+            if moved.stat.attr.kind == Kind::Dir {
+                let node = moved.node.as_deref();
+                self.reconcile.note_move(|| DirJob::of_node(self, node?));
+            }
+            let from = Place { parent: dir_node.key, name: name.into() };
+            let to = Place { parent: new_dir_node.key, name: new_name.into() };
+            let inode = Inode { key: moved.key, attr };
+            let op = match target {
+                Some(target) if flags.contains(RenameFlags::EXCHANGE) => {
+                    if let Some(node) = &target.node {
+                        node.set_place(parent, name);
+                    }
+                    Op::Exchange { a: (from, target.now()), b: (to, inode) }
+                }
+                Some(target) => {
+                    let replaced = Some((target.key, target.openness()));
+                    if target.was_last() {
+                        pin(target);
+                    }
+                    Op::Rename { from, to, inode, replaced }
+                }
+                None => Op::Rename { from, to, inode, replaced: None },
+            };
+            self.push(Some(writer), op);
+        })
+    }
+
+    /// Takes or moves a name of an inode, and tells with what the inode is then.
+    fn change_victim(
+        &self,
+        victim: &Victim,
+        change: impl FnOnce() -> Result<(), Errno>,
+        tell: impl FnOnce(Attr),
+    ) -> Result<(), Errno> {
+        match &victim.node {
+            Some(node) => {
+                self.change_inode(node, &victim.fd, Times::Kept, change, |attr, ()| tell(attr))
+            }
+            None => {
+                change()?;
+                tell(victim.now().attr);
+                Ok(())
+            }
+        }
+    }
+
+    fn victim(&self, dir: &Arc<OwnedFd>, name: &[u8]) -> Result<Victim, Errno> {
+        let fd = open_path(dir.as_fd(), name)?;
+        let stat = stat::fstat(&fd)?;
+        if self.is_foreign(&stat) {
+            // What unlink and rename say of a mount point.
+            return Err(Errno::BUSY);
+        }
+        let (key, _) = self.identity(fd.as_fd(), &stat)?;
+        let node = self.nodes.find(stat.fs.dev, key);
+        Ok(Victim { fd, stat, key, node })
+    }
+}
+
+/// Keeps the inode of a node reachable after its last name is gone.
+fn pin(victim: Victim) {
+    if let Some(node) = victim.node {
+        node.with_open(|open| open.pinned = Some(Arc::new(victim.fd)));
+    }
+}

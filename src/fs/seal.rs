@@ -1,0 +1,393 @@
+//! Seals: fixing the content of a session as a version.
+//!
+//! Owns when a session's content counts as changed, where its digest comes from (the bytes as they
+//! passed, or the file read again), and the digests that follow later. `close` waits for the seal,
+//! which FLUSH asks for; RELEASE is the backstop and the session's end.
+//!
+//! # Order of steps
+//! `content on the backing file → event → reply to FLUSH`. A crash before the commit leaves a file
+//! whose times differ from the catalog's; a crash between a version and its late digest leaves
+//! a version without one. The next start reads both again: the first becomes a version with origin
+//! `external`, the second gets its digest.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+
+use super::handle::{Fh, File, OpenMode, Session, SessionState};
+use super::hashing::{Pending, Reading, Tail, open_to_read, read_digest};
+use super::io::Fresh;
+use super::node::Node;
+use super::{Fs, NodeId};
+use crate::catalog::event::Op;
+use crate::sys::creds::WithoutFsetid;
+use crate::sys::{Errno, stat};
+use crate::types::{Attr, Caller, Inode, Kind, SessionId};
+
+/// How often a file that changes while it is read is read again.
+const ATTEMPTS: usize = 3;
+
+impl Fs {
+    /// A `close` of one of a handle's descriptors: seals what the session has written so far.
+    ///
+    /// # Errors
+    /// `EBADF` for an unknown handle. A seal that fails does not fail the close: the file is found
+    /// changed by the next walk.
+    pub fn flush(&self, fh: Fh) -> Result<(), Errno> {
+        let file = self.files.get(fh)?;
+        self.seal_file(&file, Why::Close);
+        Ok(())
+    }
+
+    /// The end of an open file.
+    pub fn release(&self, fh: Fh) {
+        let Ok(file) = self.files.remove(fh) else { return };
+        self.seal_file(&file, Why::End);
+        let node = Arc::clone(&file.node);
+        let session = file.session.as_ref().map(|session| {
+            let mapped = session.mappable && file.backing.is_some();
+            (session.id, Arc::clone(&session.writer), mapped)
+        });
+        drop(file);
+        node.with_open(|open| {
+            open.handles -= 1;
+            open.writers.retain(|writer| writer.strong_count() > 0);
+        });
+        let Some((id, writer, mapped)) = session else { return };
+        if mapped {
+            self.end_when_unmapped(node, id, writer);
+        } else {
+            self.end_session(&node, id);
+        }
+    }
+
+    /// Seals what an open file has at the end of the daemon.
+    pub(super) fn seal_at_end(&self, file: &Arc<File>) {
+        self.seal_file(file, Why::Close);
+    }
+
+    pub(super) fn end_session(&self, node: &Node, session: SessionId) {
+        let _tree = self.tree.read();
+        self.push(None, Op::End { session, key: node.key });
+    }
+
+    fn seal_file(&self, file: &Arc<File>, why: Why) {
+        let Some(session) = &file.session else { return };
+        // Before the session's lock, as everywhere.
+        let _tree = self.tree.read();
+        let mut state = session.state.lock();
+        if let Err(error) = self.seal(&file.node, file, session, &mut state, why) {
+            tracing::warn!(%error, inode = file.node.key.ino, "cannot seal, the next walk will");
+        }
+    }
+
+    /// Seals if anything may have changed. The caller holds the tree lock and the session's.
+    fn seal(
+        &self,
+        node: &Arc<Node>,
+        file: &File,
+        session: &Session,
+        state: &mut SessionState,
+        why: Why,
+    ) -> Result<(), Errno> {
+        let _one = node.sealing.lock();
+        let attr = stat::fstat(&file.fd)?.attr;
+        let (alone, others, sealed) = node.with_open(|open| {
+            let alone = open.epoch == state.epoch && open.mapped == 0;
+            (alone, open.has_writers(Some(session.id)), open.sealed)
+        });
+        let changed = if !session.kernel_writes && !session.mappable {
+            state.touched
+        } else if why == Why::End && others {
+            // No write(2) comes after the last close; what others wrote is theirs to seal.
+            false
+        } else {
+            let told = attr.stamp() == state.baseline || Some(attr.stamp()) == sealed;
+            state.touched || !told || self.may_hide_a_change(session, state, why)
+        };
+        if !changed {
+            return Ok(());
+        }
+        let (attr, tail) = match proven(state, session, &attr, alone) {
+            Some(tail) => (attr, Some(tail)),
+            None => self.read_if_small(file, attr, state.prefix.as_ref().filter(|_| alone))?,
+        };
+        let inode = Inode { key: node.key, attr };
+        let digest = tail.as_ref().map(Tail::digest);
+        let writer = Some(Arc::clone(&session.writer));
+        self.push(writer, Op::Seal { inode, session: session.id, digest });
+        let number = node.with_open(|open| {
+            open.sealed = Some(attr.stamp());
+            open.seals += 1;
+            if session.append {
+                open.tail.clone_from(&tail);
+            }
+            open.seals
+        });
+        if digest.is_none() {
+            let prefix = state.prefix.take().filter(|_| alone);
+            self.digest_later(node, file, session, prefix, Sealed { number, size: attr.size });
+        }
+        state.touched = false;
+        state.sealed = true;
+        state.baseline = attr.stamp();
+        state.baseline_fresh = self.is_fresh(attr.stamp());
+        if session.append {
+            state.prefix = tail;
+        }
+        Ok(())
+    }
+
+    /// Whether the content may have changed although size and times have not.
+    fn may_hide_a_change(&self, session: &Session, state: &SessionState, why: Why) -> bool {
+        // A store to a page that was stored to before the last seal changes no time; on tmpfs no
+        // store to a mapping does.
+        let unseen = session.mappable && (state.sealed || self.silent_mappings);
+        unseen || (state.baseline_fresh && why == Why::Close)
+    }
+
+    /// Reads the content at once if there is little of it to read.
+    fn read_if_small(
+        &self,
+        file: &File,
+        attr: Attr,
+        prefix: Option<&Tail>,
+    ) -> Result<(Attr, Option<Tail>), Errno> {
+        let known = prefix.map_or(0, |tail| tail.length);
+        if attr.size < known || attr.size - known > self.options.read_at_close {
+            return Ok((attr, None));
+        }
+        let fd = open_to_read(&file.fd)?;
+        for _ in 0..ATTEMPTS {
+            if let Reading::Stable(tail, attr) = read_digest(fd.as_fd(), prefix)? {
+                return Ok((attr, Some(tail)));
+            }
+        }
+        Ok((stat::fstat(&file.fd)?.attr, None))
+    }
+
+    /// Has the digest of a version that is already committed computed in the background.
+    fn digest_later(
+        &self,
+        node: &Arc<Node>,
+        file: &File,
+        session: &Session,
+        prefix: Option<Tail>,
+        sealed: Sealed,
+    ) {
+        let pending = Pending::new();
+        node.with_open(|open| open.pending = Some(Arc::clone(&pending)));
+        let fd = open_to_read(&file.fd);
+        let (fs, node) = (self.weak.clone(), Arc::clone(node));
+        let (session, append) = (session.id, session.append);
+        self.hashers.spawn(Box::new(move || {
+            if let Some(fs) = fs.upgrade() {
+                let told =
+                    fd.and_then(|fd| fs.tell_digest(&node, &fd, prefix.as_ref(), &sealed, session));
+                let tail = told.unwrap_or_else(|error| {
+                    tracing::warn!(%error, inode = node.key.ino, "cannot read for the digest");
+                    None
+                });
+                if tail.is_none() {
+                    let _tree = fs.tree.read();
+                    fs.push(None, Op::Digest { session, read: None });
+                }
+                if append && tail.is_some() {
+                    node.with_open(|open| open.tail = tail);
+                }
+            }
+            node.with_open(|open| {
+                if open.pending.as_ref().is_some_and(|now| Arc::ptr_eq(now, &pending)) {
+                    open.pending = None;
+                }
+            });
+            pending.finish();
+        }));
+    }
+
+    /// Reads what was sealed and tells its digest; `None` if it is not that any more, because a writer
+    /// has gone on, whose own seal has come or will.
+    fn tell_digest(
+        &self,
+        node: &Node,
+        fd: &OwnedFd,
+        prefix: Option<&Tail>,
+        sealed: &Sealed,
+        session: SessionId,
+    ) -> Result<Option<Tail>, Errno> {
+        for _ in 0..ATTEMPTS {
+            if let Reading::Stable(tail, read) = read_digest(fd.as_fd(), prefix)? {
+                let _tree = self.tree.read();
+                let _one = node.sealing.lock();
+                let attr = stat::fstat(fd)?.attr;
+                if attr.stamp() == read.stamp() {
+                    if !still_is(node, sealed, &attr, session) {
+                        return Ok(None);
+                    }
+                    let read = Some((Inode { key: node.key, attr }, tail.digest()));
+                    self.push(None, Op::Digest { session, read });
+                    return Ok(Some(tail));
+                }
+            }
+            if node.peek_open(|open| open.seals != sealed.number) == Some(true) {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Changes an inode but not its content, and tells the catalog with what the inode is then.
+    ///
+    /// Such a change moves the times by which a change of the content is seen, so the sessions of the
+    /// node take note of it. The caller holds the tree lock.
+    pub(super) fn change_inode<T>(
+        &self,
+        node: &Node,
+        fd: &OwnedFd,
+        times: Times,
+        change: impl FnOnce() -> Result<T, Errno>,
+        tell: impl FnOnce(Attr, T),
+    ) -> Result<(), Errno> {
+        let writers: Vec<Arc<File>> = node
+            .peek_open(|open| open.writers.iter().filter_map(std::sync::Weak::upgrade).collect())
+            .unwrap_or_default();
+        let sessions = || writers.iter().filter_map(|file| file.session.as_ref());
+        let mut states: Vec<_> = sessions().map(|session| session.state.lock()).collect();
+        let _one = node.sealing.lock();
+        let before = stat::fstat(fd)?.attr.stamp();
+        let result = change()?;
+        let attr = stat::fstat(fd)?.attr;
+        let hides_writes = match times {
+            Times::Set => sessions().any(|session| session.kernel_writes),
+            Times::Kept => before.mtime_ns != attr.mtime.as_ns(),
+        };
+        // Where a write may have come in between, better read once too often.
+        if !hides_writes {
+            for state in states.iter_mut().filter(|state| state.baseline == before) {
+                state.baseline = attr.stamp();
+            }
+            if node.peek_open(|open| open.sealed == Some(before)) == Some(true) {
+                node.with_open(|open| open.sealed = Some(attr.stamp()));
+            }
+        }
+        tell(attr, result);
+        Ok(())
+    }
+
+    /// Runs `work`, which will change the content of a node, when no digest of it is on its way:
+    /// now, or by the thread that finishes it.
+    pub fn when_digested(&self, node: NodeId, work: Box<dyn FnOnce() + Send>) {
+        let pending =
+            self.node(node).ok().and_then(|n| n.peek_open(|o| o.pending.clone()).flatten());
+        match pending {
+            None => work(),
+            Some(pending) => {
+                if let Err(work) = pending.wait(work) {
+                    work();
+                }
+            }
+        }
+    }
+
+    /// `truncate(2)`: a session of its own, from the change to its seal.
+    pub(super) fn truncate(
+        &self,
+        caller: Caller,
+        node: &Arc<Node>,
+        size: u64,
+    ) -> Result<(), Errno> {
+        if node.kind != Kind::File {
+            return Err(Errno::INVAL);
+        }
+        let writer = Self::writer(caller);
+        self.digest_before_first_write(node);
+        let _tree = self.tree.read();
+        self.ensure_known(node);
+        let fd = self.open_node(node, OFlags::WRONLY)?;
+        node.with_open(|open| open.handles += 1);
+        let result = (|| {
+            let session =
+                self.begin_session(node, &fd, OFlags::WRONLY, writer, Fresh::No, OpenMode::Direct)?;
+            {
+                let _guard = (caller.uid != 0).then(WithoutFsetid::enter).transpose()?;
+                rustix::fs::ftruncate(&fd, size)?;
+            }
+            let id = session.id;
+            let file = File { node: Arc::clone(node), fd, session: None, backing: None };
+            let mut state = session.state.lock();
+            state.hasher = None;
+            state.touched = true;
+            let sealed = self.seal(node, &file, &session, &mut state, Why::Close);
+            if let Err(error) = sealed {
+                tracing::warn!(%error, inode = node.key.ino, "cannot seal, the next walk will");
+            }
+            self.push(None, Op::End { session: id, key: node.key });
+            Ok(())
+        })();
+        node.with_open(|open| open.handles -= 1);
+        result
+    }
+
+    /// `ftruncate(2)` on an open file.
+    pub(super) fn truncate_open(
+        &self,
+        caller: Caller,
+        file: &File,
+        size: u64,
+    ) -> Result<(), Errno> {
+        let session = file.session.as_ref().ok_or(Errno::INVAL)?;
+        let keeps_stream = {
+            let state = session.state.lock();
+            state.hasher.is_some() && state.hashed == size
+        };
+        if !keeps_stream {
+            file.interfere()?;
+        }
+        let _guard = (caller.uid != 0).then(WithoutFsetid::enter).transpose()?;
+        rustix::fs::ftruncate(&file.fd, size)
+    }
+}
+
+/// Why a session is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// A descriptor was closed.
+    Close,
+    /// The last one was closed before, and nothing refers to the open file any more.
+    End,
+}
+
+/// What a harmless change did to the modification time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Times {
+    /// Set it.
+    Set,
+    /// Left it alone.
+    Kept,
+}
+
+/// A seal whose digest follows.
+#[derive(Debug, Clone, Copy)]
+struct Sealed {
+    /// Which seal of the node it was.
+    number: u64,
+    /// Size of the content.
+    size: u64,
+}
+
+/// Whether what was read now is what was sealed then: nobody has sealed since, and whoever is
+/// writing has changed nothing yet.
+fn still_is(node: &Node, sealed: &Sealed, attr: &Attr, id: SessionId) -> bool {
+    node.with_open(|open| {
+        let quiet = !open.has_writers(Some(id)) || open.sealed == Some(attr.stamp());
+        open.seals == sealed.number && attr.size == sealed.size && quiet
+    })
+}
+
+/// The digest of the bytes as they passed, if they are provably the file.
+fn proven(state: &SessionState, session: &Session, attr: &Attr, alone: bool) -> Option<Tail> {
+    let hasher = state.hasher.as_ref()?;
+    let whole = state.hashed == attr.size && alone && !session.mappable;
+    whole.then(|| Tail { hasher: hasher.clone(), length: state.hashed, stamp: attr.stamp() })
+}

@@ -1,0 +1,386 @@
+//! The parallel walk over the backing directory, and looking at one name of it.
+//!
+//! Owns the comparison of a directory with what the catalog has of it. Unchanged files cost one
+//! `statx`: inode number, size and times are those of their digest. Times so young that a change could
+//! have come in the same tick are not trusted, as git does with its index.
+
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::{Condvar, Mutex};
+use rustix::fs::{Mode, OFlags, RawDir};
+
+use super::hashing::{Reading, open_to_read, read_digest};
+use super::lookup::{open_path, read_link};
+use super::node::Node;
+use super::reconcile::Later;
+use super::{Fs, Handles, STATE_DIR, identify};
+use crate::catalog::event::{Found, Op, Place};
+use crate::catalog::read::KnownEntry;
+use crate::sys::Errno;
+use crate::sys::handle::{self as file_handle, FileHandle};
+use crate::sys::stat::{self, Stat};
+use crate::types::{FileId, Inode, InodeKey, Kind, Stamp};
+
+/// How often a name that changes while it is looked at is looked at again.
+const ATTEMPTS: usize = 3;
+
+/// Two changes within this time may leave the same times, in nanoseconds.
+const TICK_NS: i64 = 20_000_000;
+
+/// A directory to look at.
+#[derive(Debug, Clone)]
+pub(super) struct DirJob {
+    pub(super) key: InodeKey,
+    /// Its identity in the catalog; `None` if that is still to be asked.
+    id: Option<FileId>,
+    handle: Option<FileHandle>,
+    /// From the root, for filesystems without handles.
+    path: Vec<u8>,
+}
+
+impl DirJob {
+    pub(super) fn root(fs: &Fs) -> Self {
+        let root = fs.nodes.root();
+        Self {
+            key: root.key,
+            id: Some(FileId::ROOT),
+            handle: root.handle.clone(),
+            path: Vec::new(),
+        }
+    }
+
+    pub(super) fn of_node(fs: &Fs, node: &Node) -> Option<Self> {
+        let path = fs.path_of(node)?;
+        Some(Self { key: node.key, id: None, handle: node.handle.clone(), path })
+    }
+
+    /// Opens the directory for reading.
+    pub(super) fn open(&self, fs: &Fs) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match &self.handle {
+            Some(handle) if fs.handles == Handles::Open => {
+                file_handle::open(fs.root.as_fd(), handle, flags)
+            }
+            _ => {
+                let fd = fs.open_beneath(&self.path, flags)?;
+                let stat = stat::fstat(&fd)?;
+                let (key, _) = identify(fd.as_fd(), &stat, fs.handles, fs.root_fs.dev)?;
+                if key == self.key { Ok(fd) } else { Err(Errno::STALE) }
+            }
+        }
+    }
+}
+
+/// One walk.
+pub(super) struct Walk<'fs> {
+    fs: &'fs Fs,
+    trusted_until_ns: i64,
+    started_ns: i64,
+    jobs: Mutex<Jobs>,
+    wake: Condvar,
+    replaced: Mutex<Vec<Later>>,
+    missing: Mutex<Vec<Later>>,
+}
+
+#[derive(Default)]
+struct Jobs {
+    waiting: Vec<DirJob>,
+    active: usize,
+}
+
+impl<'fs> Walk<'fs> {
+    pub(super) fn new(fs: &'fs Fs) -> Self {
+        Self {
+            fs,
+            trusted_until_ns: fs.catalog.past().trusted_until_ns,
+            started_ns: fs.started_ns,
+            jobs: Mutex::default(),
+            wake: Condvar::new(),
+            replaced: Mutex::default(),
+            missing: Mutex::default(),
+        }
+    }
+
+    /// Names whose inode was replaced, and names that were not found.
+    pub(super) fn into_later(self) -> (Vec<Later>, Vec<Later>) {
+        (self.replaced.into_inner(), self.missing.into_inner())
+    }
+
+    /// Looks at directories and everything below them with some threads.
+    pub(super) fn run(&self, jobs: Vec<DirJob>, threads: usize) {
+        self.jobs.lock().waiting.extend(jobs);
+        std::thread::scope(|scope| {
+            for _ in 1..threads.max(1) {
+                scope.spawn(|| self.work());
+            }
+            self.work();
+        });
+    }
+
+    fn work(&self) {
+        loop {
+            let job = {
+                let mut jobs = self.jobs.lock();
+                loop {
+                    if self.fs.reconcile.stopped() {
+                        jobs.waiting.clear();
+                    }
+                    if let Some(job) = jobs.waiting.pop() {
+                        jobs.active += 1;
+                        break job;
+                    }
+                    if jobs.active == 0 {
+                        self.wake.notify_all();
+                        return;
+                    }
+                    self.wake.wait(&mut jobs);
+                }
+            };
+            if let Err(error) = self.look(&job) {
+                let path = String::from_utf8_lossy(&job.path).into_owned();
+                tracing::debug!(%error, path, "directory left out of the walk");
+                self.fs.reconcile.errors.fetch_add(1, Ordering::Relaxed);
+            }
+            self.jobs.lock().active -= 1;
+            self.wake.notify_all();
+        }
+    }
+
+    fn add(&self, job: DirJob) {
+        self.jobs.lock().waiting.push(job);
+        self.wake.notify_one();
+    }
+
+    /// Compares one directory.
+    fn look(&self, job: &DirJob) -> Result<(), super::reconcile::ReconcileError> {
+        let fs = self.fs;
+        let dir = job.open(fs)?;
+        let id = match job.id {
+            Some(id) => Some(id),
+            None => fs.catalog.read(|reader| reader.by_inode(job.key))?.map(|node| node.id),
+        };
+        let mut known = match id {
+            Some(id) => fs.catalog.read_committed(|reader| reader.known_entries(id))?,
+            None => Default::default(),
+        };
+        fs.reconcile.directories.fetch_add(1, Ordering::Relaxed);
+        let mut buffer = vec![MaybeUninit::<u8>::uninit(); 32 * 1024];
+        let mut entries = RawDir::new(&dir, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name();
+            let bytes = name.to_bytes();
+            let ours = job.path.is_empty() && bytes == STATE_DIR.as_bytes();
+            if bytes == b"." || bytes == b".." || ours {
+                continue;
+            }
+            if fs.reconcile.stopped() {
+                return Ok(());
+            }
+            fs.reconcile.files.fetch_add(1, Ordering::Relaxed);
+            let known = known.remove(bytes);
+            match stat::lstat_at(dir.as_fd(), name) {
+                Ok(stat) => self.compare(job, &dir, name, &stat, known),
+                // Gone since it was listed: an operation of the mount tells, or the next walk.
+                Err(Errno::NOENT) => {}
+                Err(_) => {
+                    fs.reconcile.errors.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        let missing = known.into_iter().map(|(name, entry)| Later {
+            dir: job.clone(),
+            name: name.into(),
+            key: entry.key,
+        });
+        self.missing.lock().extend(missing);
+        Ok(())
+    }
+
+    /// Compares one name.
+    fn compare(
+        &self,
+        job: &DirJob,
+        dir: &OwnedFd,
+        name: &CStr,
+        stat: &Stat,
+        known: Option<KnownEntry>,
+    ) {
+        let fs = self.fs;
+        let bytes = name.to_bytes();
+        if fs.is_foreign(stat) {
+            let mut path = job.path.clone();
+            join(&mut path, bytes);
+            fs.refuse_path(path);
+            return;
+        }
+        if stat.attr.kind == Kind::Dir {
+            return self.compare_dir(job, dir, bytes, stat, known);
+        }
+        let Some(known) = known else {
+            return fs.observe(dir, job.key, bytes);
+        };
+        let same_inode = known.key.ino == stat.attr.ino && known.kind == stat.attr.kind;
+        if same_inode && self.is_unchanged(&known, stat) {
+            return;
+        }
+        if !same_inode && known.kind == Kind::File && stat.attr.kind == Kind::File {
+            let name = bytes.to_vec();
+            self.replaced.lock().push(Later { dir: job.clone(), name, key: known.key });
+            return;
+        }
+        fs.observe(dir, job.key, bytes);
+    }
+
+    fn compare_dir(
+        &self,
+        job: &DirJob,
+        dir: &OwnedFd,
+        name: &[u8],
+        stat: &Stat,
+        known: Option<KnownEntry>,
+    ) {
+        let fs = self.fs;
+        let found = open_path(dir.as_fd(), name).and_then(|fd| {
+            let stat = stat::fstat(&fd)?;
+            identify(fd.as_fd(), &stat, fs.handles, fs.root_fs.dev)
+        });
+        let Ok((key, handle)) = found else {
+            fs.reconcile.errors.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let owner = (stat.attr.mode, stat.attr.uid, stat.attr.gid);
+        let known = known.filter(|known| known.key == key && known.kind == Kind::Dir);
+        if known.is_none_or(|known| known.owner != owner) {
+            fs.observe(dir, job.key, name);
+        }
+        let mut path = job.path.clone();
+        join(&mut path, name);
+        self.add(DirJob { key, id: known.map(|known| known.id), handle, path });
+    }
+
+    /// Whether inode, size and times are those that the catalog's digest stands for, and old enough to be
+    /// believed.
+    fn is_unchanged(&self, known: &KnownEntry, stat: &Stat) -> bool {
+        let owner = (stat.attr.mode, stat.attr.uid, stat.attr.gid);
+        known.stamp == stat.attr.stamp() && known.owner == owner && !self.is_racy(known.stamp)
+    }
+
+    /// Whether a file changed so shortly before the catalog was last known to be true that another
+    /// change may hide behind the same times.
+    fn is_racy(&self, stamp: Stamp) -> bool {
+        let since = self.trusted_until_ns.saturating_sub(TICK_NS);
+        (since..self.started_ns).contains(&stamp.ctime_ns)
+    }
+}
+
+fn join(path: &mut Vec<u8>, name: &[u8]) {
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+}
+
+impl Fs {
+    /// Looks at one name, reads what it stands for, and tells the catalog, unless an operation of the
+    /// mount is about to.
+    pub(super) fn observe(&self, dir: &OwnedFd, parent: InodeKey, name: &[u8]) {
+        let Ok(c_name) = CString::new(name) else { return };
+        for _ in 0..ATTEMPTS {
+            let Ok((inode, found)) = self.examine(dir, name) else { return };
+            self.catalog.wait_for_room();
+            let _tree = self.tree.write();
+            let Ok(now) = stat::lstat_at(dir.as_fd(), &c_name) else { return };
+            let file = inode.attr.kind == Kind::File;
+            if now.attr.ino != inode.key.ino || (file && now.attr.stamp() != inode.attr.stamp()) {
+                continue;
+            }
+            let busy = self.nodes.find(now.fs.dev, inode.key).is_some_and(|node| is_busy(&node));
+            let found = if file && busy { Found::Unread } else { found };
+            let at = Place { parent, name: name.into() };
+            self.push_observed(Op::Observe { at, inode, found, origin: self.origin() });
+            return;
+        }
+    }
+
+    fn examine(&self, dir: &OwnedFd, name: &[u8]) -> Result<(Inode, Found), Errno> {
+        let fd = open_path(dir.as_fd(), name)?;
+        let stat = stat::fstat(&fd)?;
+        if self.is_foreign(&stat) {
+            return Err(Errno::XDEV);
+        }
+        let (key, _) = identify(fd.as_fd(), &stat, self.handles, self.root_fs.dev)?;
+        let unread = Inode { key, attr: stat.attr };
+        match stat.attr.kind {
+            Kind::Symlink => Ok((unread, Found::Target(read_link(fd.as_fd())?))),
+            Kind::File => {
+                let reader = open_to_read(&fd).inspect_err(|_| {
+                    self.reconcile.errors.fetch_add(1, Ordering::Relaxed);
+                })?;
+                self.reconcile.read_files.fetch_add(1, Ordering::Relaxed);
+                self.reconcile.read_bytes.fetch_add(stat.attr.size, Ordering::Relaxed);
+                for _ in 0..ATTEMPTS {
+                    if let Reading::Stable(tail, attr) = read_digest(reader.as_fd(), None)? {
+                        return Ok((Inode { key, attr }, Found::Content(tail.digest())));
+                    }
+                }
+                Ok((unread, Found::Unread))
+            }
+            _ => Ok((unread, Found::Unread)),
+        }
+    }
+
+    /// While a directory is catalogued for the first time, a small file that is about to be changed
+    /// is catalogued first, so that its history begins with what it was.
+    pub(super) fn digest_before_first_write(&self, node: &Arc<Node>) {
+        if self.imported.load(Ordering::Relaxed) {
+            return;
+        }
+        let known = self.catalog.read_committed(|reader| reader.by_inode(node.key));
+        if !matches!(known, Ok(None)) {
+            return;
+        }
+        let small = self.stat_node(node).is_ok_and(|s| s.attr.size <= self.options.read_at_close);
+        let place = node.place().and_then(|(parent, name)| Some((self.nodes.get(parent)?, name)));
+        let (true, Some((parent, name))) = (small, place) else { return };
+        {
+            let _tree = self.tree.read();
+            self.ensure_known(&parent);
+        }
+        if let Ok(fd) = self.path_fd(&parent) {
+            self.observe(&fd, parent.key, &name);
+        }
+    }
+
+    /// Opens a directory by its path from the root.
+    pub(super) fn open_dir_path(&self, path: &[u8]) -> Result<(OwnedFd, InodeKey), Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = self.open_beneath(path, flags)?;
+        let stat = stat::fstat(&fd)?;
+        let (key, _) = identify(fd.as_fd(), &stat, self.handles, self.root_fs.dev)?;
+        Ok((fd, key))
+    }
+
+    /// Opens a path from the root name by name, following nothing.
+    fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let step = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut at = rustix::fs::openat(&*self.root, ".", step, Mode::empty())?;
+        for name in crate::catalog::read::components(path) {
+            at = rustix::fs::openat(&at, name, step, Mode::empty())?;
+            if self.is_foreign(&stat::fstat(&at)?) {
+                return Err(Errno::XDEV);
+            }
+        }
+        rustix::fs::openat(&at, ".", flags, Mode::empty())
+    }
+}
+
+/// Whether somebody is changing the content, so that their seal will tell.
+fn is_busy(node: &Node) -> bool {
+    node.peek_open(|open| open.mapped > 0 || open.pending.is_some() || open.has_writers(None))
+        == Some(true)
+}

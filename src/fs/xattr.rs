@@ -1,0 +1,89 @@
+//! Extended attributes, ACLs among them.
+//!
+//! Owns the four calls. They reach the inode through `/proc/self/fd`, which works for every kind of
+//! inode and follows nothing.
+
+use rustix::fs::XattrFlags;
+
+use super::seal::Times;
+use super::{Fs, NodeId};
+use crate::sys::{Errno, stat};
+use crate::types::Caller;
+
+/// The longest value and list that Linux has, in bytes.
+const MOST: usize = 65_536;
+
+impl Fs {
+    /// The value of an attribute.
+    ///
+    /// # Errors
+    /// `ENODATA` if there is none of the name; the backing filesystem's.
+    pub fn getxattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        let fd = self.path_fd(&*self.node(node)?)?;
+        let mut value = Vec::with_capacity(256);
+        let path = stat::proc_name(&fd);
+        match rustix::fs::getxattr(&path, name, rustix::buffer::spare_capacity(&mut value)) {
+            Ok(_) => Ok(value),
+            Err(Errno::RANGE) => {
+                value.reserve(MOST);
+                rustix::fs::getxattr(&path, name, rustix::buffer::spare_capacity(&mut value))?;
+                Ok(value)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The names of all attributes, each ended by a NUL.
+    ///
+    /// # Errors
+    /// The backing filesystem's.
+    pub fn listxattr(&self, node: NodeId) -> Result<Vec<u8>, Errno> {
+        let fd = self.path_fd(&*self.node(node)?)?;
+        let mut list: Vec<u8> = vec![0; MOST];
+        let length = rustix::fs::listxattr(stat::proc_name(&fd), &mut list[..])?;
+        list.truncate(length);
+        Ok(list)
+    }
+
+    /// Sets an attribute, with the flags of `setxattr(2)`.
+    ///
+    /// # Errors
+    /// The backing filesystem's.
+    pub fn setxattr(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        name: &[u8],
+        value: &[u8],
+        flags: i32,
+    ) -> Result<(), Errno> {
+        let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
+        self.change_xattr(caller, node, |path| rustix::fs::setxattr(path, name, value, flags))
+    }
+
+    /// Removes an attribute.
+    ///
+    /// # Errors
+    /// As [`Fs::getxattr`].
+    pub fn removexattr(&self, caller: Caller, node: NodeId, name: &[u8]) -> Result<(), Errno> {
+        self.change_xattr(caller, node, |path| rustix::fs::removexattr(path, name))
+    }
+
+    fn change_xattr(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        change: impl FnOnce(&std::ffi::CStr) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let node = self.node(node)?;
+        let writer = Self::writer(caller);
+        let fd = self.path_fd(&node)?;
+        let _tree = self.tree.read();
+        self.ensure_known(&node);
+        // The change time moves, and an ACL may change the mode.
+        let tell = |attr, ()| {
+            self.push_attr(&node, attr, writer);
+        };
+        self.change_inode(&node, &fd, Times::Kept, || change(&stat::proc_name(&fd)), tell)
+    }
+}
