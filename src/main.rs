@@ -1,3 +1,7 @@
 //! The `horace` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    horace::cli::main()
+}

@@ -1,0 +1,396 @@
+//! The command line.
+//!
+//! Owns the arguments, the environment, exit codes and how errors are told. One file per subcommand
+//! turns arguments into one request or action and prints the answer. Answers go to stdout, everything
+//! else to stderr.
+//!
+//! Exit codes: 0 fine, 1 an error, 2 wrong usage, 3 an answer that is not whole.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the command line reads the environment, for everybody else"
+)]
+
+mod ask;
+mod blame;
+mod busy;
+mod changes;
+mod log;
+mod manifest;
+mod mount;
+mod output;
+mod reconcile;
+mod search;
+mod status;
+mod sync;
+mod umount;
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+use crate::config::OptionError;
+use crate::control::client::ClientError;
+use crate::control::lookup::LookupError;
+use crate::control::registry;
+use crate::control::wire::{Failure, FailureCode};
+use output::{Format, Output, OutputClosed};
+
+/// Mount a directory so that every version of every file in it is remembered
+#[derive(Debug, Parser)]
+#[command(name = "horace", version, max_term_width = 100)]
+struct Args {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// Print one JSON object per line, with absolute times and exact names
+    #[arg(long, global = true)]
+    json: bool,
+    /// Log more; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// Log errors only, and show no progress
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Colour the output: always, never, or on a terminal unless `NO_COLOR` is set
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    color: Color,
+    /// Find daemons in this directory instead of the usual ones
+    #[arg(long, global = true, hide = true, env = "HORACE_RUNTIME_DIR", value_name = "DIR")]
+    runtime_dir: Option<PathBuf>,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Color {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Mount(mount::Mount),
+    Umount(umount::Umount),
+    Status(status::Status),
+    Sync(sync::Sync),
+    Log(log::Log),
+    Manifest(manifest::Manifest),
+    Search(search::Search),
+    Changes(changes::Changes),
+    Blame(blame::Blame),
+    Reconcile(reconcile::Reconcile),
+}
+
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// All of it was done.
+    Complete,
+    /// Some of the answer is missing.
+    Partial,
+}
+
+/// What every command works with.
+struct Context {
+    out: Output,
+    /// Where daemons are looked for.
+    runtime_dirs: Vec<PathBuf>,
+    /// Where this user's daemons register.
+    own_runtime_dir: Option<PathBuf>,
+    working_dir: PathBuf,
+    progress: Progress,
+}
+
+/// Whether progress is shown on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Shown,
+    Hidden,
+}
+
+/// An error with advice.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Advised {
+    message: String,
+    hint: String,
+}
+
+impl Advised {
+    fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into() }
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse_from(command_line(std::env::args_os())) {
+        Ok(args) => args,
+        Err(error) => {
+            // Where even this cannot be printed, the code must do.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    start_log(&args);
+    match run(args) {
+        Ok(Outcome::Complete) => ExitCode::SUCCESS,
+        Ok(Outcome::Partial) => ExitCode::from(3),
+        Err(error) => report(&error),
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<Outcome> {
+    let mut context = Context::new(&args.global)?;
+    let outcome = match args.command {
+        Command::Mount(command) => command.run(&context, &args.global, &environment_options()?),
+        Command::Umount(command) => command.run(&context),
+        Command::Status(command) => command.run(&mut context),
+        Command::Sync(command) => command.run(&mut context),
+        Command::Log(command) => command.run(&mut context),
+        Command::Manifest(command) => command.run(&mut context),
+        Command::Search(command) => command.run(&mut context),
+        Command::Changes(command) => command.run(&mut context),
+        Command::Blame(command) => command.run(&mut context),
+        Command::Reconcile(command) => command.run(&mut context),
+    }?;
+    context.out.flush()?;
+    Ok(outcome)
+}
+
+impl Context {
+    fn new(global: &Global) -> anyhow::Result<Self> {
+        let terminal = std::io::stdout().is_terminal();
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let colors = match global.color {
+            Color::Auto => terminal && !no_color,
+            Color::Always => true,
+            Color::Never => false,
+        };
+        let format = if global.json { Format::Json } else { Format::Human };
+        let xdg = std::env::var_os("XDG_RUNTIME_DIR");
+        let uid = rustix::process::geteuid().as_raw();
+        let own_runtime_dir = match &global.runtime_dir {
+            Some(dir) => Some(std::path::absolute(dir).context("no working directory")?),
+            None => registry::runtime_dir_of(uid, xdg.as_deref()),
+        };
+        let mut runtime_dirs: Vec<PathBuf> = own_runtime_dir.iter().cloned().collect();
+        if global.runtime_dir.is_none() {
+            runtime_dirs.extend(registry::runtime_dir_of(0, None));
+            runtime_dirs.dedup();
+        }
+        let progress = if std::io::stderr().is_terminal() && !global.quiet {
+            Progress::Shown
+        } else {
+            Progress::Hidden
+        };
+        Ok(Self {
+            out: Output::new(format, terminal, colors),
+            runtime_dirs,
+            own_runtime_dir,
+            working_dir: std::env::current_dir().context("no working directory")?,
+            progress,
+        })
+    }
+}
+
+/// The settings in the environment as option words, which those of `-o` come after.
+fn environment_options() -> anyhow::Result<Vec<String>> {
+    const NAMES: [&str; 8] =
+        ["state", "api", "threads", "io", "passthrough", "keep", "attr_timeout", "config"];
+    let mut words = Vec::new();
+    for name in NAMES {
+        let variable = format!("HORACE_{}", name.to_ascii_uppercase());
+        if let Some(value) = std::env::var_os(&variable) {
+            let value = value
+                .into_string()
+                .map_err(|_| anyhow::anyhow!("the variable {variable} is not UTF-8"))?;
+            let value = value.replace('\\', r"\\").replace(',', r"\,");
+            words.push(format!("{name}={value}"));
+        }
+    }
+    Ok(words)
+}
+
+/// The arguments as clap wants them: mount(8) runs `mount.horace` without a subcommand, and
+/// mount.fuse runs `horace BACKING MOUNTPOINT -o …`.
+fn command_line(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args = args.into_iter();
+    let program = args.next().unwrap_or_else(|| "horace".into());
+    let mut rest: Vec<OsString> = args.collect();
+    let helper = Path::new(&program)
+        .file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"mount."));
+    let bare = rest.first().is_some_and(|arg| Path::new(arg).is_absolute());
+    if helper {
+        // mount(8) passes its own switches on; `-t` and `-N` have a value.
+        let mut kept = Vec::new();
+        let mut given = rest.into_iter();
+        while let Some(arg) = given.next() {
+            match arg.as_encoded_bytes() {
+                b"-s" | b"-n" | b"-v" | b"-f" => {}
+                b"-t" | b"-N" => {
+                    given.next();
+                }
+                _ => kept.push(arg),
+            }
+        }
+        rest = kept;
+    }
+    let mut line = vec![program];
+    if helper || bare {
+        line.push("mount".into());
+    }
+    line.append(&mut rest);
+    line
+}
+
+fn start_log(args: &Args) {
+    use tracing_subscriber::EnvFilter;
+    let serves = matches!(args.command, Command::Mount(_));
+    let level = match (args.global.quiet, args.global.verbose) {
+        (true, _) => "error",
+        (false, 0) if serves => "info",
+        (false, 0) => "warn",
+        (false, 1) => "debug",
+        (false, _) => "trace",
+    };
+    let filter = EnvFilter::try_from_env("HORACE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal() && args.global.color != Color::Never)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+/// Tells of an error; nobody is told where nobody reads on.
+#[expect(clippy::print_stderr, reason = "this is where errors are told")]
+fn report(error: &anyhow::Error) -> ExitCode {
+    if error.is::<OutputClosed>() {
+        return ExitCode::SUCCESS;
+    }
+    if let Some(mount::ChildFailed(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
+    }
+    eprintln!("horace: {}", message(error));
+    if let Some(hint) = hint(error) {
+        eprintln!("hint: {hint}");
+    }
+    let usage = error.downcast_ref::<OptionError>().is_some();
+    ExitCode::from(if usage { 2 } else { 1 })
+}
+
+/// The chain of causes on one line, without what a cause only repeats.
+fn message(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if line.is_empty() {
+            line = text;
+        } else if !line.ends_with(&text) {
+            line = format!("{line}: {text}");
+        }
+    }
+    line.replace('\n', " ")
+}
+
+fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        if let Some(advised) = cause.downcast_ref::<Advised>() {
+            return Some(advised.hint.clone());
+        }
+        if let Some(lookup) = cause.downcast_ref::<LookupError>() {
+            return Some(match lookup {
+                LookupError::NoMount { .. } => {
+                    "mount one with `horace mount BACKING MOUNTPOINT`, or see `horace status`".into()
+                }
+                LookupError::NotReadable { backing } => format!(
+                    "ask as root, or start it with `horace mount {} MOUNTPOINT`",
+                    backing.display()
+                ),
+                LookupError::Dead { mountpoint } => format!(
+                    "`horace umount {0}` clears it away, `horace mount BACKING {0}` starts it again",
+                    mountpoint.display()
+                ),
+            });
+        }
+        if cause.downcast_ref::<OptionError>().is_some() {
+            return Some("`horace mount --help` lists the options".into());
+        }
+        let failure = match cause.downcast_ref::<ClientError>() {
+            Some(ClientError::Refused(failure)) => Some(failure),
+            _ => cause.downcast_ref::<Failure>(),
+        };
+        match failure?.code {
+            FailureCode::NotRunning => Some("start it with `horace mount BACKING MOUNTPOINT`".into()),
+            FailureCode::WrongKind => Some("`horace changes DIR` tells what happened in a directory".into()),
+            FailureCode::Busy => Some("try again when other queries are done".into()),
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn help_texts_have_no_full_stop() {
+        for command in Args::command().get_subcommands() {
+            let about = command.get_about().unwrap().to_string();
+            assert!(!about.ends_with('.'), "{about}");
+            for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+                let help = arg.get_help().map(ToString::to_string);
+                assert!(help.is_some_and(|text| !text.ends_with('.')), "{arg}");
+            }
+        }
+    }
+
+    #[test]
+    fn mount_helpers_get_their_subcommand() {
+        let line = |args: &[&str]| {
+            let line = command_line(args.iter().map(OsString::from));
+            line.join(" ".as_ref()).into_string().unwrap()
+        };
+        assert_eq!(
+            line(&["/sbin/mount.horace", "/b", "/m", "-n", "-t", "horace", "-o", "rw,api=off"]),
+            "/sbin/mount.horace mount /b /m -o rw,api=off"
+        );
+        assert_eq!(line(&["horace", "/b", "/m"]), "horace mount /b /m");
+        assert_eq!(line(&["horace", "log", "/m/x"]), "horace log /m/x");
+        assert_eq!(line(&[]), "horace");
+    }
+
+    #[test]
+    fn a_chain_of_causes_is_one_line() {
+        let error = anyhow::anyhow!("disk full").context("cannot write: disk full");
+        assert_eq!(message(&error), "cannot write: disk full");
+        let error = anyhow::anyhow!("b").context("a");
+        assert_eq!(message(&error), "a: b");
+    }
+
+    #[test]
+    fn hints_fit_the_error() {
+        let error = anyhow::Error::new(LookupError::NoMount { path: "/x".into() }).context("log");
+        assert!(hint(&error).unwrap().contains("horace mount BACKING MOUNTPOINT"));
+        let failure = Failure { code: FailureCode::WrongKind, message: String::new() };
+        assert!(hint(&ClientError::from(failure).into()).unwrap().contains("changes"));
+        assert_eq!(hint(&anyhow::anyhow!("x")), None);
+    }
+}

@@ -1,0 +1,54 @@
+//! `horace log`.
+
+use std::path::PathBuf;
+
+use crate::clock::now_ns;
+use crate::control::records::VersionRecord;
+use crate::control::wire::{PathField, Request};
+
+use super::output::{Column, Format, ago, short, size, who};
+use super::{Context, Outcome};
+
+/// List the versions of a file, newest first
+#[derive(Debug, clap::Args)]
+pub(super) struct Log {
+    /// The file, which may be gone
+    path: PathBuf,
+}
+
+impl Log {
+    pub(super) fn run(self, context: &mut Context) -> anyhow::Result<Outcome> {
+        let target = context.target(&self.path)?;
+        let request = Request::Log { path: PathField(target.path().into()) };
+        let now = now_ns();
+        let mut rows = Vec::new();
+        context.ask(&target, &request, |_, version: VersionRecord| {
+            rows.push(vec![
+                version.number.to_string(),
+                ago(&version.time, now),
+                size(version.size),
+                short(version.sha256),
+                who(version.writer.as_ref()),
+                version.origin.to_string(),
+                match version.content {
+                    crate::catalog::Content::Head => "head".into(),
+                    crate::catalog::Content::None => "not kept".into(),
+                },
+            ]);
+            Ok(())
+        })?;
+        if context.out.format == Format::Human {
+            const COLUMNS: [Column; 7] = [
+                Column::Right("VERSION"),
+                Column::Left("TIME"),
+                Column::Right("SIZE"),
+                Column::Left("SHA256"),
+                Column::Left("WRITER"),
+                Column::Left("ORIGIN"),
+                Column::Left("CONTENT"),
+            ];
+            context.out.table(&COLUMNS, &rows)?;
+        }
+        Ok(Outcome::Complete)
+    }
+}

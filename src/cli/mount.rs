@@ -1,0 +1,263 @@
+//! `horace mount`.
+//!
+//! Owns the start of a daemon in the background. There is no fork: this program starts itself again
+//! with a pipe as stdout, in a session of its own, and waits there for one line that says that the
+//! mount serves. Until then the daemon's errors go to the stderr of whoever started it; from then on
+//! to the log file in the state directory.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::Context as _;
+use rustix::fs::{Mode, OFlags};
+
+use crate::config::{MountConfig, OWN_DIR};
+
+use super::umount::{Life, mountpoint_of, no_fusermount};
+use super::{Advised, Context, Global, Outcome};
+
+/// What the daemon says when the mount serves.
+const READY: &str = "ready";
+/// Name of the daemon's log in the state directory.
+const LOG_FILE: &str = "horace.log";
+
+/// Mount a directory, and return when the mount serves
+#[derive(Debug, clap::Args)]
+#[command(after_help = OPTIONS)]
+pub(super) struct Mount {
+    /// Stay in the foreground, and log to stderr
+    #[arg(short, long)]
+    foreground: bool,
+    /// Set options, separated by commas; may be repeated
+    #[arg(short, value_name = "OPT[,OPT...]")]
+    options: Vec<String>,
+    /// Be the daemon that another `horace mount` waits for
+    #[arg(long, hide = true, conflicts_with = "foreground")]
+    serve: bool,
+    /// The directory to remember
+    backing: PathBuf,
+    /// Where to show it; may be BACKING itself
+    mountpoint: PathBuf,
+}
+
+const OPTIONS: &str = "\
+Options for -o (for each NAME=VALUE there is a variable HORACE_NAME, too):
+  state=DIR           keep the catalog there [default: BACKING/.horace]
+  ro, rw              mount for reading only, or for writing [default: rw]
+  allow_other         let other users use the mount [default: as root]
+  io=MODE             how written bytes travel: auto, stream or passthrough [default: auto]
+  passthrough=MODE    let the kernel go to the backing files: auto or off [default: auto]
+  keep=WHAT           preserve replaced content, or let it go: content or none [default: content]
+  threads=N           serve with so many threads
+  attr_timeout=SECONDS  let the kernel trust attributes for so long [default: 1]
+  api=ADDR:PORT, api=off  serve the HTTP API there, or not at all [default: 127.0.0.1:8000]
+  config=FILE         read settings from there [default: /etc/horace/horace.toml]
+  nosuid, nodev, noexec, noatime, dirsync, sync  as for any mount
+Words of fstab for others (_netdev, nofail, x-systemd.*, ...) are ignored.";
+
+/// The daemon in the background failed, and has said why.
+#[derive(Debug, thiserror::Error)]
+#[error("the daemon ended with code {0}")]
+pub(super) struct ChildFailed(pub(super) u8);
+
+impl Mount {
+    pub(super) fn run(
+        self,
+        context: &Context,
+        global: &Global,
+        environment: &[String],
+    ) -> anyhow::Result<Outcome> {
+        let mut config = self.config(&context.working_dir, environment)?;
+        check(&mut config)?;
+        let runtime_dir = context.own_runtime_dir.clone().ok_or_else(|| {
+            Advised::new(
+                "there is no directory for the daemon's socket",
+                "set XDG_RUNTIME_DIR or HORACE_RUNTIME_DIR to a directory of your own",
+            )
+        })?;
+        if self.serve {
+            // A session of its own: nothing that ends a terminal ends the daemon. It fails only
+            // where it already leads one.
+            let _ = rustix::process::setsid();
+            // The kernel calls it `exe` after the link it was started by.
+            let _ = rustix::thread::set_name(c"horace");
+            let log = LogDir::open(&config);
+            crate::daemon::run(config, runtime_dir, move || detach(&log))?;
+        } else if self.foreground {
+            crate::daemon::run(config, runtime_dir, || tracing::info!("the mount serves"))?;
+        } else {
+            self.start(&config, global, &runtime_dir)?;
+        }
+        Ok(Outcome::Complete)
+    }
+
+    /// Everything that was asked for, with absolute paths.
+    fn config(&self, working_dir: &Path, environment: &[String]) -> anyhow::Result<MountConfig> {
+        let mut config = MountConfig::new(&self.backing, &self.mountpoint);
+        for words in environment.iter().chain(&self.options) {
+            config.apply_options(words)?;
+        }
+        config.resolve_paths(working_dir);
+        Ok(config)
+    }
+
+    /// Starts the daemon and waits for it.
+    fn start(
+        &self,
+        config: &MountConfig,
+        global: &Global,
+        runtime_dir: &Path,
+    ) -> anyhow::Result<()> {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("horace").args(["mount", "--serve"]);
+        if global.quiet {
+            command.arg("--quiet");
+        }
+        command.args((0..global.verbose).map(|_| "--verbose"));
+        command.arg("--runtime-dir").arg(runtime_dir);
+        for words in &self.options {
+            command.arg("-o").arg(words);
+        }
+        // Relative paths in the options stay right: the daemon leaves the directory only later.
+        let mut child = command
+            .arg("--")
+            .args([&config.backing, &config.mountpoint])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the daemon")?;
+        let stdout = child.stdout.take().context("the daemon has no stdout")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).context("cannot hear from the daemon")?;
+        if line.trim_end() == READY {
+            return Ok(());
+        }
+        let status = child.wait().context("cannot wait for the daemon")?;
+        match status.code().map(u8::try_from) {
+            Some(Ok(code)) if code != 0 => Err(ChildFailed(code).into()),
+            _ => anyhow::bail!("the daemon ended before the mount served: {status}"),
+        }
+    }
+}
+
+/// Finds what the user can mend before a daemon starts, and takes the symlinks out of the paths.
+fn check(config: &mut MountConfig) -> anyhow::Result<()> {
+    for dir in [&mut config.backing, &mut config.mountpoint] {
+        // What a dead mount covers is seen only once the daemon has cleared it away.
+        let (path, life) = mountpoint_of(dir)?;
+        if life == Life::Alive && !path.is_dir() {
+            return Err(Advised::new(
+                format!("{} is no directory", path.display()),
+                "BACKING comes first, then MOUNTPOINT; both must be directories",
+            )
+            .into());
+        }
+        *dir = path;
+    }
+    if !rustix::process::geteuid().is_root()
+        && let Err(error) = Command::new("fusermount3").arg("-V").output()
+        && error.kind() == std::io::ErrorKind::NotFound
+    {
+        return Err(no_fusermount());
+    }
+    Ok(())
+}
+
+/// The directory of the log, opened before the mount may cover it.
+struct LogDir {
+    dir: Option<OwnedFd>,
+    /// The log's path in it.
+    path: PathBuf,
+}
+
+impl LogDir {
+    fn open(config: &MountConfig) -> Self {
+        let (dir, path) = match &config.state {
+            Some(state) => (Path::new("/"), state.join(LOG_FILE)),
+            None => (&*config.backing, Path::new(OWN_DIR).join(LOG_FILE)),
+        };
+        Self {
+            dir: rustix::fs::open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok(),
+            path,
+        }
+    }
+
+    fn create(&self) -> Option<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
+        let path = self.path.strip_prefix("/").unwrap_or(&self.path);
+        let file = rustix::fs::openat(self.dir.as_ref()?, path, flags, Mode::RUSR | Mode::WUSR);
+        file.ok().map(File::from)
+    }
+}
+
+/// Says that the mount serves, and lets go of the terminal.
+fn detach(log: &LogDir) {
+    // Whoever waited may be gone; the mount serves all the same.
+    let _ = writeln!(std::io::stdout(), "{READY}");
+    let _ = std::env::set_current_dir("/");
+    let Ok(null) = File::options().read(true).write(true).open("/dev/null") else {
+        return;
+    };
+    let log = log.create().or_else(|| null.try_clone().ok());
+    let redirected = rustix::stdio::dup2_stdin(&null)
+        .and_then(|()| rustix::stdio::dup2_stdout(&null))
+        .and_then(|()| rustix::stdio::dup2_stderr(log.as_ref().unwrap_or(&null)));
+    if let Err(error) = redirected {
+        tracing::warn!(%error, "cannot let go of the terminal");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        mount: Mount,
+    }
+
+    fn parse(line: &str) -> Mount {
+        Line::parse_from(line.split(' ')).mount
+    }
+
+    #[test]
+    fn options_come_over_the_environment() {
+        let mount = parse("mount -o ro,threads=2 -o threads=3 data /m");
+        let environment = ["threads=1".into(), "io=stream".into()];
+        let config = mount.config(Path::new("/w"), &environment).unwrap();
+        assert_eq!(config.threads.map(std::num::NonZeroUsize::get), Some(3));
+        assert_eq!(config.io, crate::config::IoMode::Stream);
+        assert_eq!(config.access, crate::config::Access::ReadOnly);
+        assert_eq!(config.backing, Path::new("/w/data"));
+    }
+
+    #[test]
+    fn bad_directories_are_told_before_anything_starts() {
+        let told = |backing: &str| {
+            let error = check(&mut MountConfig::new(backing, "/")).unwrap_err();
+            format!("{error:#}")
+        };
+        let missing = "cannot use /nonexistent/b as a directory: No such file or directory";
+        assert!(told("/nonexistent/b").starts_with(missing));
+        assert_eq!(told("/dev/null"), "/dev/null is no directory");
+    }
+
+    #[test]
+    fn the_log_lies_in_the_state_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = MountConfig::new(dir.path(), "/m");
+        let log = LogDir::open(&config);
+        assert!(log.create().is_none());
+        std::fs::create_dir(dir.path().join(OWN_DIR)).unwrap();
+        assert!(log.create().is_some());
+        config.state = Some(dir.path().into());
+        assert!(LogDir::open(&config).create().is_some());
+        assert!(dir.path().join(LOG_FILE).exists());
+    }
+}

@@ -1,0 +1,150 @@
+//! `horace search`.
+
+use std::ffi::OsString;
+use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use crate::clock::now_ns;
+use crate::control::records::SearchRecord;
+use crate::control::search::{Names, Pattern, SearchFilter};
+use crate::control::wire::{PathField, QueryField, Request};
+use crate::timespec::parse_time;
+use crate::types::Kind;
+
+use super::ask::Shown;
+use super::output::{Output, Style, ago, size};
+use super::{Context, Outcome};
+
+/// Find names that contain a text
+#[derive(Debug, clap::Args)]
+pub(super) struct Search {
+    /// Part of the path below DIR; the case of ASCII letters does not count
+    query: OsString,
+    /// Where to look [default: the working directory]
+    dir: Option<PathBuf>,
+    /// Take QUERY as a glob over the whole path, or over the last name if it has no slash
+    #[arg(short, long)]
+    glob: bool,
+    /// Find names that are gone, too
+    #[arg(short, long)]
+    deleted: bool,
+    /// Only files of this size: +1M for more, -10k for less, 1M..5M between, 0 exactly
+    #[arg(long, value_name = "RANGE", allow_hyphen_values = true, value_parser = size_range)]
+    size: Option<RangeInclusive<u64>>,
+    /// Only what was saved or deleted since this time: 10m, 2h, `yesterday 14:00`, RFC 3339
+    #[arg(long, value_name = "T")]
+    since: Option<String>,
+    /// Stop after this many
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+}
+
+impl Search {
+    pub(super) fn run(self, context: &mut Context) -> anyhow::Result<Outcome> {
+        let target = context.dir_target(self.dir.as_deref())?;
+        let now = now_ns();
+        let since_ns = match &self.since {
+            Some(text) => Some(parse_time(text, now, &jiff::tz::TimeZone::system())?),
+            None => None,
+        };
+        let request = Request::Search {
+            path: PathField(target.path().into()),
+            filter: SearchFilter {
+                query: QueryField(self.query.into_vec()),
+                pattern: if self.glob { Pattern::Glob } else { Pattern::Substring },
+                names: if self.deleted { Names::AndDeleted } else { Names::Live },
+                size: self.size,
+                since_ns,
+                limit: self.limit,
+            },
+        };
+        let shown = context.shown(&target);
+        context.ask(&target, &request, |out, found| print(out, &shown, &found, now))?;
+        Ok(Outcome::Complete)
+    }
+}
+
+/// Lines rather than a table: they must come out one by one, however many there are.
+fn print(out: &mut Output, shown: &Shown, found: &SearchRecord, now: i64) -> anyhow::Result<()> {
+    let bytes = match found.kind {
+        Kind::File => size(found.size),
+        _ => "-".into(),
+    };
+    let when = match &found.deleted {
+        Some(time) => ago(time, now),
+        None => ago(&found.mtime, now),
+    };
+    let mut line = format!("{bytes:>11}  {when:<16}  ").into_bytes();
+    line.extend_from_slice(&out.name(&shown.path(&found.path.0)));
+    if found.kind == Kind::Dir {
+        line.push(b'/');
+    }
+    if found.deleted.is_some() {
+        line.extend_from_slice(out.styled(" (deleted)", Style::Dim).as_bytes());
+    }
+    out.line(&line)
+}
+
+/// Reads `+1M`, `-10k`, `1M..5M` or `100`.
+fn size_range(text: &str) -> Result<RangeInclusive<u64>, String> {
+    let range = if let Some(least) = text.strip_prefix('+') {
+        bytes(least)?.saturating_add(1)..=u64::MAX
+    } else if let Some(most) = text.strip_prefix('-') {
+        let most = bytes(most)?;
+        0..=most.checked_sub(1).ok_or("nothing is smaller than 0")?
+    } else if let Some((from, to)) = text.split_once("..") {
+        let open = |text: &str, end| {
+            if text.is_empty() { Ok(end) } else { bytes(text) }
+        };
+        open(from, 0)?..=open(to, u64::MAX)?
+    } else {
+        let exactly = bytes(text)?;
+        exactly..=exactly
+    };
+    if range.is_empty() {
+        return Err("the range is upside down".into());
+    }
+    Ok(range)
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let error = || format!("`{text}` is no size: use 100, 10k, 1M or 2G");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
+        "" => 0,
+        "k" | "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(error()),
+    };
+    let number: u64 = number.parse().map_err(|_| error())?;
+    number.checked_mul(1 << shift).ok_or_else(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(size_range("+1M"), Ok(1_048_577..=u64::MAX));
+        assert_eq!(size_range("-10k"), Ok(0..=10_239));
+        assert_eq!(size_range("1KiB..2GB"), Ok(1024..=2_147_483_648));
+        assert_eq!(size_range("..5"), Ok(0..=5));
+        assert_eq!(size_range("0"), Ok(0..=0));
+        for bad in ["", "-0", "x", "1Q", "5..1", "99999999999T", "+"] {
+            assert!(size_range(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_range_is_read_or_refused(text in ".*") {
+            let _ = size_range(&text);
+        }
+    }
+}

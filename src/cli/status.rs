@@ -1,0 +1,155 @@
+//! `horace status`.
+
+use std::path::PathBuf;
+
+use crate::control::lookup::Target;
+use crate::control::registry;
+use crate::control::status::{ReconcileProgress, StatusRecord};
+use crate::control::wire::Request;
+
+use super::output::{Format, Output, Style, duration, escape, size};
+use super::{Context, Outcome};
+
+/// Show how mounts are
+#[derive(Debug, clap::Args)]
+pub(super) struct Status {
+    /// The mount, or any path in it [default: every mount]
+    mountpoint: Option<PathBuf>,
+}
+
+impl Status {
+    pub(super) fn run(self, context: &mut Context) -> anyhow::Result<Outcome> {
+        let targets = match &self.mountpoint {
+            Some(path) => vec![context.dir_target(Some(path))?],
+            None => registry::load(&context.runtime_dirs)
+                .into_iter()
+                .map(|record| Target::Served { record, path: Vec::new() })
+                .collect(),
+        };
+        if targets.is_empty() && context.out.format == Format::Human {
+            context.out.line(b"nothing is mounted")?;
+        }
+        for target in targets {
+            context.ask(&target, &Request::Status, |out, status| print(out, &target, &status))?;
+        }
+        Ok(Outcome::Complete)
+    }
+}
+
+fn print(out: &mut Output, target: &Target, status: &StatusRecord) -> anyhow::Result<()> {
+    let name = match target {
+        Target::Served { record, .. } => &record.mountpoint,
+        Target::Stopped { backing, .. } => backing,
+    };
+    let name = escape(name.as_os_str().as_encoded_bytes());
+    let state = if !status.running {
+        out.styled("not running", Style::Dim)
+    } else if status.degraded.is_some() {
+        out.styled("degraded", Style::Bad)
+    } else {
+        out.styled("serving", Style::Good)
+    };
+    let name = out.styled(&name, Style::Bold);
+    out.line(format!("{name}  {state}").as_bytes())?;
+    for (key, value) in facts(status) {
+        let key = out.styled(&format!("{key:<11}"), Style::Dim);
+        out.line(format!("  {key}  {}", escape(value.as_bytes())).as_bytes())?;
+    }
+    Ok(())
+}
+
+fn facts(status: &StatusRecord) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
+    if let Some(reason) = &status.degraded {
+        facts.push(("degraded", reason.clone()));
+    }
+    if let Some(mount) = &status.mount {
+        facts.push(("backing", mount.backing.display().to_string()));
+        facts.push(("state", mount.state_dir.display().to_string()));
+        facts.push((
+            "daemon",
+            format!(
+                "pid {}, version {}, up {}, {} threads",
+                mount.pid,
+                mount.version,
+                duration(mount.uptime_s),
+                mount.threads
+            ),
+        ));
+        let passthrough = match (&mount.passthrough.enabled, &mount.passthrough.reason) {
+            (true, _) => "kernel passthrough".into(),
+            (false, Some(reason)) => format!("no kernel passthrough: {reason}"),
+            (false, None) => "no kernel passthrough".into(),
+        };
+        facts.push(("io", format!("{}, {passthrough}", mount.io)));
+        facts.push(("open", format!("{} files, {} inodes known", mount.open_files, mount.nodes)));
+        for refused in &mount.refused {
+            let other = format!("{}: another filesystem is mounted there", refused.display());
+            facts.push(("not served", other));
+        }
+    }
+    facts.push((
+        "catalog",
+        format!(
+            "sequence {}, {} names, {} versions, queue {}, log {}",
+            status.seq,
+            status.entries,
+            status.versions,
+            status.queue,
+            size(status.wal_bytes)
+        ),
+    ));
+    if let Some(progress) = &status.reconcile {
+        facts.push(("reconcile", told(progress)));
+    }
+    facts
+}
+
+/// How far a reconcile is, in words.
+pub(super) fn told(progress: &ReconcileProgress) -> String {
+    let mut text = progress.state.as_str().to_owned();
+    if progress.files > 0 || progress.state.is_running() {
+        let of = progress.total_files.filter(|_| progress.state.is_running());
+        let of = of.map(|total| format!(" of {total}")).unwrap_or_default();
+        text += &format!(
+            ", {}{of} files, {} read ({})",
+            progress.files,
+            progress.read_files,
+            size(progress.read_bytes)
+        );
+    }
+    if progress.state.is_running() {
+        text += &format!(", {:.0} files/s", progress.files_per_s);
+        if let Some(eta) = progress.eta_s {
+            text += &format!(", {} left", duration(eta));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::ReconcileState;
+
+    #[test]
+    fn progress_is_told_with_what_is_left() {
+        let mut progress = ReconcileProgress {
+            state: ReconcileState::Import,
+            files: 10,
+            read_files: 4,
+            read_bytes: 2048,
+            total_files: Some(100),
+            files_per_s: 5.4,
+            eta_s: Some(90),
+            ..ReconcileProgress::default()
+        };
+        assert_eq!(
+            told(&progress),
+            "import, 10 of 100 files, 4 read (2.00 KiB), 5 files/s, 1 min 30 s left"
+        );
+        progress.state = ReconcileState::Done;
+        assert_eq!(told(&progress), "done, 10 files, 4 read (2.00 KiB)");
+        assert_eq!(told(&ReconcileProgress::default()), "idle");
+    }
+}

@@ -1,0 +1,296 @@
+//! The daemon: the only place where everything is wired together.
+//!
+//! Owns the order of starting and stopping. Start: lock the backing directory, open the catalog, mount,
+//! answer at the socket, say that it is ready, and only then compare the directory with the catalog.
+//! Stop, by a signal or an unmount: no more requests, seal what is open, commit what is queued. A
+//! crash at any point leaves a dead mount and a catalog that is behind; the next start cleans up the
+//! one and catches up with the other.
+
+mod host;
+mod lock;
+mod reconciler;
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::fs::{Mode, OFlags};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::catalog::Catalog;
+use crate::config::{Keep, MountConfig, OWN_DIR};
+use crate::control::registry::{self, Registration};
+use crate::control::{Server, ServerConfig};
+use crate::fs::{Fs, Options};
+use crate::fuse::session::{PassthroughStatus, Session, Unmount, is_dead, unmount};
+use crate::sys;
+use host::MountHost;
+use lock::BackingLock;
+use reconciler::{Asker, Reconciler};
+
+/// How long users of a mount that is taken away by a signal have to finish.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Two changes within this time may leave the same times: the end waits for it, so that the next
+/// start can trust them.
+const TICK: Duration = Duration::from_millis(40);
+
+/// Serves a mount until it is unmounted or a signal ends it.
+///
+/// Calls `ready` once the mount serves.
+///
+/// # Errors
+/// If the mount cannot be made, with what to do about it.
+pub fn run(
+    mut config: MountConfig,
+    runtime_dir: PathBuf,
+    ready: impl FnOnce() + Send,
+) -> anyhow::Result<()> {
+    let descriptors = sys::process::raise_descriptor_limit();
+    config.resolve_paths(&std::env::current_dir().context("no working directory")?);
+    if is_dead(&config.mountpoint) {
+        tracing::info!(path = %config.mountpoint.display(), "cleaning up a dead mount");
+        unmount(&config.mountpoint, Unmount::Detach).context("cannot clean up a dead mount")?;
+    }
+    let backing = open_backing(&config.backing)?;
+    let lock = BackingLock::take(&backing, &config.backing)?;
+    let state = open_state_dir(&config, &backing)?;
+    sys::sqlite::leave_symlinks_to_the_kernel();
+    // Reached through its descriptor: the mount may come to lie over its path.
+    let state_path = PathBuf::from(format!("/proc/self/fd/{}", state.as_raw_fd()));
+    let catalog = Catalog::open(&state_path)
+        .with_context(|| format!("state directory {}", config.state_dir().display()))?;
+    let catalog = Arc::new(catalog);
+    if config.keep == Keep::Content {
+        tracing::debug!("replaced content is not kept yet");
+    }
+    let options = fs_options(&config, descriptors);
+    let trial = trial_file(&backing);
+    let probe = trial.as_ref().map(AsFd::as_fd);
+    let fs = Fs::new(backing, probe, Arc::clone(&catalog), options)
+        .context("cannot serve the directory")?;
+    let threads = threads(&config);
+    let session = Session::mount(Arc::clone(&fs), &config, threads, trial)?;
+    let daemon = Daemon { config, fs, catalog, threads, started_ns: crate::clock::now_ns() };
+    let served = daemon.serve(session, &runtime_dir, ready);
+    daemon.stop();
+    // `horace umount` waits for the end of the registration: everything is committed by then.
+    drop((state, lock));
+    served.map(|registration| drop(registration))
+}
+
+/// Everything that lives as long as the mount.
+struct Daemon {
+    config: MountConfig,
+    fs: Arc<Fs>,
+    catalog: Arc<Catalog>,
+    threads: usize,
+    started_ns: i64,
+}
+
+impl Daemon {
+    fn serve(
+        &self,
+        session: Session,
+        runtime_dir: &Path,
+        ready: impl FnOnce() + Send,
+    ) -> anyhow::Result<Registration> {
+        let passthrough = session.passthrough().clone();
+        tracing::info!(
+            backing = %self.config.backing.display(),
+            mountpoint = %self.config.mountpoint.display(),
+            passthrough = passthrough.enabled,
+            reason = passthrough.reason,
+            "serving"
+        );
+        let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let handle = signals.handle();
+        let (sender, events) = mpsc::channel();
+        let on_signal = sender.clone();
+        let watcher = std::thread::Builder::new().name("signals".into()).spawn(move || {
+            for signal in signals.forever().filter(|signal| *signal != SIGHUP) {
+                // Nobody listens any more once the daemon stops.
+                let _ = on_signal.send(Ended::Signal(signal));
+            }
+        })?;
+        let server = std::thread::Builder::new().name("fuse".into()).spawn(move || {
+            let _ = sender.send(Ended::Served(session.serve()));
+        })?;
+        let reconciler = Reconciler::start(&self.fs, &self.catalog)?;
+        let front = self.open_front(runtime_dir, passthrough, reconciler.asker());
+        let (front, registration) = match front {
+            Ok(front) => front,
+            Err(error) => {
+                let _ = unmount(&self.config.mountpoint, Unmount::Detach);
+                reconciler.stop(&self.fs);
+                return Err(error);
+            }
+        };
+        ready();
+        let result = self.wait(&events);
+        // Nobody may ask what is being taken down.
+        front.stop();
+        reconciler.stop(&self.fs);
+        handle.close();
+        let _ = watcher.join();
+        if result.is_ok() {
+            let _ = server.join();
+        }
+        match result {
+            Ok(served) => served.context("the connection to the kernel broke")?,
+            Err(StillBusy) => tracing::warn!("stopping although files are still open"),
+        }
+        Ok(registration)
+    }
+
+    /// Answers at the socket, and lets clients find it.
+    fn open_front(
+        &self,
+        runtime_dir: &Path,
+        passthrough: PassthroughStatus,
+        asker: Asker,
+    ) -> anyhow::Result<(Server, Registration)> {
+        registry::create_runtime_dir(runtime_dir)?;
+        let backing = self.fs.root().try_clone_to_owned()?;
+        let id = registry::id_of(&backing)?;
+        let host = MountHost {
+            config: self.config.clone(),
+            fs: Arc::clone(&self.fs),
+            catalog: Arc::clone(&self.catalog),
+            threads: self.threads,
+            started_ns: self.started_ns,
+            passthrough,
+            asker,
+        };
+        let server = Server::start(ServerConfig {
+            socket: registry::socket_path(runtime_dir, &id),
+            catalog: Arc::clone(&self.catalog),
+            backing,
+            mountpoint: self.config.mountpoint.clone(),
+            host: Arc::new(host),
+        })?;
+        let registration = Registration::publish(
+            runtime_dir,
+            &self.config.backing,
+            self.fs.root(),
+            &self.config.mountpoint,
+            &self.config.state_dir(),
+        )?;
+        Ok((server, registration))
+    }
+
+    /// Waits for the end of serving; a signal brings it about.
+    fn wait(&self, events: &mpsc::Receiver<Ended>) -> Result<std::io::Result<()>, StillBusy> {
+        let gone = || Ok(Ok(()));
+        let signal = match events.recv() {
+            Ok(Ended::Served(result)) => return Ok(result),
+            Ok(Ended::Signal(signal)) => signal,
+            Err(_) => return gone(),
+        };
+        tracing::info!(signal, "unmounting");
+        let path = &self.config.mountpoint;
+        if let Err(error) = unmount(path, Unmount::IfFree) {
+            tracing::info!(%error, "in use: taking the mount out of the tree");
+            if let Err(error) = unmount(path, Unmount::Detach) {
+                tracing::error!(%error, "cannot unmount");
+            }
+        }
+        loop {
+            match events.recv_timeout(GRACE) {
+                Ok(Ended::Served(result)) => return Ok(result),
+                Ok(Ended::Signal(_)) => {}
+                Err(mpsc::RecvTimeoutError::Timeout) => return Err(StillBusy),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return gone(),
+            }
+        }
+    }
+
+    fn stop(&self) {
+        self.fs.shut_down();
+        std::thread::sleep(TICK);
+        self.catalog.close(crate::clock::now_ns());
+        tracing::info!("stopped");
+    }
+}
+
+enum Ended {
+    Served(std::io::Result<()>),
+    Signal(i32),
+}
+
+/// Files are still open although the mount is gone from the tree.
+struct StillBusy;
+
+fn open_backing(path: &Path) -> anyhow::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(path, flags, Mode::empty())
+        .with_context(|| format!("cannot open the backing directory {}", path.display()))?;
+    Ok(fd)
+}
+
+/// Opens the state directory, made for its owner alone if it is missing.
+fn open_state_dir(config: &MountConfig, backing: &OwnedFd) -> anyhow::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let private = Mode::from_raw_mode(0o700);
+    let Some(path) = &config.state else {
+        match rustix::fs::mkdirat(backing, OWN_DIR, private) {
+            Ok(()) | Err(sys::Errno::EXIST) => {}
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!(
+                        "cannot make {} for the catalog; `-o state=DIR` puts it elsewhere",
+                        config.state_dir().display()
+                    )
+                });
+            }
+        }
+        return rustix::fs::openat(backing, OWN_DIR, flags, Mode::empty())
+            .with_context(|| format!("cannot open {}", config.state_dir().display()));
+    };
+    let describe = || format!("cannot use the state directory {}", path.display());
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(describe)?;
+    let real = path.canonicalize().with_context(describe)?;
+    let inside = config.backing.canonicalize().is_ok_and(|b| real.starts_with(b));
+    if inside {
+        bail!(
+            "the state directory {} lies in the directory that is to be served: \
+             leave `state=` out, or put it elsewhere",
+            real.display()
+        );
+    }
+    rustix::fs::open(&real, flags, Mode::empty()).with_context(describe)
+}
+
+fn fs_options(config: &MountConfig, descriptors: u64) -> Options {
+    // A quarter for nodes nobody has open leaves the rest for open files.
+    let cached = usize::try_from(descriptors / 4).unwrap_or(16_384).min(16_384);
+    let readers = std::thread::available_parallelism().map_or(2, |n| n.get().min(4));
+    Options { io: config.io, descriptors: cached, readers, ..Options::default() }
+}
+
+/// One thread per core, and no more than help: a request is a few microseconds of work.
+fn threads(config: &MountConfig) -> usize {
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
+    config.threads.map_or(cores.clamp(2, 8), std::num::NonZeroUsize::get)
+}
+
+/// A nameless file on the backing filesystem, to try things with.
+fn trial_file(backing: &OwnedFd) -> Option<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let private = Mode::from_raw_mode(0o600);
+    let nameless = rustix::fs::openat(backing, ".", flags, private);
+    nameless
+        .or_else(|_| {
+            // Some filesystems have no nameless files.
+            let name = format!("{OWN_DIR}/trial");
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(backing, &*name, flags, private)?;
+            rustix::fs::unlinkat(backing, &*name, rustix::fs::AtFlags::empty())?;
+            Ok::<_, sys::Errno>(file)
+        })
+        .ok()
+}

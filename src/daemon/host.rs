@@ -1,0 +1,126 @@
+//! What the socket may ask of the mount.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::reconciler::Asker;
+use crate::catalog::Catalog;
+use crate::config::MountConfig;
+use crate::control::{Host, MountStatus, Passthrough, ReconcileProgress, ReconcileState};
+use crate::fs::{Fs, Progress, ProgressState};
+use crate::fuse::session::PassthroughStatus;
+use crate::types::Seq;
+
+/// The mount, for the socket.
+#[derive(Debug)]
+pub(super) struct MountHost {
+    pub(super) config: MountConfig,
+    pub(super) fs: Arc<Fs>,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) threads: usize,
+    pub(super) started_ns: i64,
+    pub(super) passthrough: PassthroughStatus,
+    pub(super) asker: Asker,
+}
+
+impl Host for MountHost {
+    fn status(&self) -> MountStatus {
+        let (nodes, open) = self.fs.usage();
+        let uptime_ns = crate::clock::now_ns().saturating_sub(self.started_ns);
+        let refused = self.fs.refused().into_iter().map(OsString::from_vec);
+        MountStatus {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            backing: self.config.backing.clone(),
+            mountpoint: self.config.mountpoint.clone(),
+            state_dir: self.config.state_dir(),
+            uptime_s: u64::try_from(uptime_ns / 1_000_000_000).unwrap_or(0),
+            io: self.config.io.as_str().into(),
+            passthrough: Passthrough {
+                enabled: self.passthrough.enabled,
+                reason: self.passthrough.reason.clone(),
+            },
+            threads: self.threads,
+            open_files: open as u64,
+            refused: refused.map(PathBuf::from).collect(),
+            nodes: nodes as u64,
+        }
+    }
+
+    fn settle(&self) {
+        self.fs.settle();
+    }
+
+    fn sync(&self) -> Result<Seq, String> {
+        self.fs.settle();
+        self.catalog.sync().map_err(|error| error.to_string())
+    }
+
+    fn start_reconcile(&self) {
+        self.asker.ask();
+    }
+
+    fn reconcile_progress(&self) -> ReconcileProgress {
+        describe(&self.fs.progress(), crate::clock::now_ns())
+    }
+}
+
+/// Progress with the rates it has had so far.
+fn describe(p: &Progress, now_ns: i64) -> ReconcileProgress {
+    let end = if p.finished_ns == 0 { now_ns } else { p.finished_ns };
+    #[expect(clippy::cast_precision_loss, reason = "rates are approximate")]
+    let (seconds, files, bytes) =
+        (((end - p.started_ns).max(1) as f64) / 1e9, p.files as f64, p.read_bytes as f64);
+    let state = match p.state {
+        ProgressState::Idle => ReconcileState::Idle,
+        ProgressState::Import => ReconcileState::Import,
+        ProgressState::Check => ReconcileState::Check,
+        ProgressState::Done => ReconcileState::Done,
+    };
+    let total = Some(p.expected).filter(|n| *n > 0);
+    let left = total.map(|total| total.saturating_sub(p.files));
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an estimate in whole seconds"
+    )]
+    let eta_s = left
+        .filter(|_| state.is_running() && p.files > 0)
+        .map(|left| (left as f64 * seconds / files).ceil() as u64);
+    ReconcileProgress {
+        state,
+        directories: p.directories,
+        files: p.files,
+        read_files: p.read_files,
+        read_bytes: p.read_bytes,
+        total_files: total,
+        started_ns: p.started_ns,
+        files_per_s: files / seconds,
+        bytes_per_s: bytes / seconds,
+        eta_s,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_and_the_rest_follow_from_the_counts() {
+        let progress = Progress {
+            state: ProgressState::Check,
+            files: 1_000,
+            read_bytes: 4_000,
+            expected: 3_000,
+            started_ns: 0,
+            ..Progress::default()
+        };
+        let shown = describe(&progress, 2_000_000_000);
+        assert!((shown.files_per_s - 500.0).abs() < 1e-6);
+        assert!((shown.bytes_per_s - 2_000.0).abs() < 1e-6);
+        assert_eq!(shown.eta_s, Some(4));
+    }
+}
