@@ -79,7 +79,7 @@ pub fn run(
     daemon.stop();
     // `horace umount` waits for the end of the registration: everything is committed by then.
     drop((state, lock));
-    served.map(|registration| drop(registration))
+    served.map(drop)
 }
 
 /// Everything that lives as long as the mount.

@@ -150,7 +150,7 @@ impl Fs {
         let handles = probe_handles(root.as_fd());
         let (key, handle) = identify(root.as_fd(), &stat, handles, stat.fs.dev)?;
         let found = node::Found { key, dev: stat.fs.dev, kind: stat.attr.kind, handle };
-        let magic = i64::from(rustix::fs::fstatfs(&root)?.f_type);
+        let magic = rustix::fs::fstatfs(&root)?.f_type;
         let readers = options.readers;
         let thread_error = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN);
         let fs = Arc::new_cyclic(|weak| Self {

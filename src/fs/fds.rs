@@ -28,7 +28,7 @@ impl FdCache {
     }
 
     fn shard(&self, id: NodeId) -> &Mutex<LruCache<u64, Arc<OwnedFd>>> {
-        &self.shards[(id.0 % SHARDS as u64) as usize]
+        &self.shards[super::node::shard_of(id.0, SHARDS)]
     }
 
     pub(super) fn get(&self, id: NodeId) -> Option<Arc<OwnedFd>> {

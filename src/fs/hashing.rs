@@ -35,7 +35,7 @@ impl Tail {
 /// The result of reading a whole file.
 pub(super) enum Reading {
     /// The content, and the attributes it had before and after.
-    Stable(Tail, Attr),
+    Stable(Box<(Tail, Attr)>),
     /// The file changed while it was read.
     Torn,
 }
@@ -66,7 +66,8 @@ pub(super) fn read_digest(fd: BorrowedFd<'_>, prefix: Option<&Tail>) -> Result<R
     if before.stamp() != after.stamp() || offset != after.size {
         return Ok(Reading::Torn);
     }
-    Ok(Reading::Stable(Tail { hasher, length: offset, stamp: after.stamp() }, after))
+    let tail = Tail { hasher, length: offset, stamp: after.stamp() };
+    Ok(Reading::Stable(Box::new((tail, after))))
 }
 
 /// Opens a file for reading by a descriptor that may not be able to, also after it was unlinked.

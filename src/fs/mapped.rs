@@ -147,7 +147,7 @@ impl Fs {
         let _one = node.sealing.lock();
         let (attr, digest) = match digest {
             Digest::Now => match read_digest(fd.as_fd(), None)? {
-                Reading::Stable(tail, attr) => (attr, Some(tail.digest())),
+                Reading::Stable(read) => (read.1, Some(read.0.digest())),
                 Reading::Torn => return Err(Errno::AGAIN),
             },
             Digest::WhenUnmapped => {

@@ -151,6 +151,11 @@ pub(super) struct NodeTable {
     next_alias: AtomicU64,
 }
 
+/// Which of `count` shards a node id belongs to.
+pub(super) fn shard_of(id: u64, count: usize) -> usize {
+    usize::try_from(id % count as u64).unwrap_or_default()
+}
+
 /// An inode about to become a node.
 pub(super) struct Found {
     pub(super) key: InodeKey,
@@ -177,7 +182,7 @@ impl NodeTable {
 
     fn shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, Arc<Node>>> {
         // Inode numbers of one directory are often consecutive.
-        self.shards[(id % SHARDS as u64) as usize].lock()
+        self.shards[shard_of(id, SHARDS)].lock()
     }
 
     /// The node the kernel means; `None` for one it was never told of.

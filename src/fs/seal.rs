@@ -160,7 +160,8 @@ impl Fs {
         }
         let fd = open_to_read(&file.fd)?;
         for _ in 0..ATTEMPTS {
-            if let Reading::Stable(tail, attr) = read_digest(fd.as_fd(), prefix)? {
+            if let Reading::Stable(read) = read_digest(fd.as_fd(), prefix)? {
+                let (tail, attr) = *read;
                 return Ok((attr, Some(tail)));
             }
         }
@@ -217,7 +218,8 @@ impl Fs {
         session: SessionId,
     ) -> Result<Option<Tail>, Errno> {
         for _ in 0..ATTEMPTS {
-            if let Reading::Stable(tail, read) = read_digest(fd.as_fd(), prefix)? {
+            if let Reading::Stable(read) = read_digest(fd.as_fd(), prefix)? {
+                let (tail, read) = *read;
                 let _tree = self.tree.read();
                 let _one = node.sealing.lock();
                 let attr = stat::fstat(fd)?.attr;

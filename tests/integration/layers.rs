@@ -1,0 +1,86 @@
+//! Imports go to the right only: main > cli > daemon > fuse, control > fs > catalog > sys > types.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Who may import whom. A module that is missing here fails the test.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("types", &[]),
+    ("clock", &[]),
+    ("timespec", &[]),
+    ("file_id", &["types"]),
+    ("config", &["types"]),
+    ("sys", &["types"]),
+    ("catalog", &["sys", "types", "clock"]),
+    ("fs", &["catalog", "sys", "types", "clock", "config"]),
+    ("fuse", &["fs", "sys", "types", "clock", "config"]),
+    ("control", &["catalog", "sys", "types", "clock", "config", "file_id", "timespec"]),
+    ("daemon", &["fuse", "control", "fs", "catalog", "sys", "types", "clock", "config", "file_id"]),
+    (
+        "cli",
+        &["daemon", "control", "catalog", "sys", "types", "clock", "config", "file_id", "timespec"],
+    ),
+];
+
+#[test]
+fn imports_go_to_the_right_only() {
+    let mut wrong = Vec::new();
+    let mut seen = BTreeSet::new();
+    visit(Path::new("src"), &mut |path, text| {
+        let room = room_of(path);
+        if room == "lib" || room == "main" {
+            return;
+        }
+        seen.insert(room.clone());
+        let allowed = MAY_IMPORT.iter().find(|(name, _)| *name == room);
+        for imported in imports(text) {
+            let may = allowed.is_some_and(|(_, list)| list.contains(&imported.as_str()));
+            if imported != room && !may {
+                wrong.push(format!("{}: {room} imports {imported}", path.display()));
+            }
+        }
+    });
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let known: BTreeSet<_> = MAY_IMPORT.iter().map(|(name, _)| (*name).to_string()).collect();
+    assert_eq!(seen, known, "every module has its place in the order");
+}
+
+#[test]
+fn unsafe_code_is_in_sys_alone() {
+    visit(Path::new("src"), &mut |path, text| {
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let unsafe_lines = code.filter(|line| line.contains("unsafe {")).count();
+        assert!(unsafe_lines == 0 || room_of(path) == "sys", "{}", path.display());
+    });
+}
+
+/// The first name of a path below `src`.
+fn room_of(path: &Path) -> String {
+    let below = path.strip_prefix("src").unwrap();
+    let first = below.components().next().unwrap().as_os_str().to_string_lossy();
+    first.trim_end_matches(".rs").to_string()
+}
+
+/// The first names after `crate::` in a file.
+fn imports(text: &str) -> BTreeSet<String> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.flat_map(|line| line.split("crate::").skip(1).map(str::to_string).collect::<Vec<_>>())
+        .flat_map(|rest| match rest.strip_prefix('{') {
+            Some(list) => list.split(',').map(|part| part.trim().to_string()).collect(),
+            None => vec![rest],
+        })
+        .map(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
+        .filter(|name: &String| !name.is_empty())
+        .collect()
+}
+
+fn visit(dir: &Path, with: &mut impl FnMut(&Path, &str)) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            visit(&path, with);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            with(&path, &std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What users and other programs see of a mount, tried on real mounts.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "these are tests"
+)]
+
+#[path = "../support/mounted.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod mounted;
+
+mod layers;
