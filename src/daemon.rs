@@ -99,13 +99,7 @@ impl Daemon {
         ready: impl FnOnce() + Send,
     ) -> anyhow::Result<Registration> {
         let passthrough = session.passthrough().clone();
-        tracing::info!(
-            backing = %self.config.backing.display(),
-            mountpoint = %self.config.mountpoint.display(),
-            passthrough = passthrough.enabled,
-            reason = passthrough.reason,
-            "serving"
-        );
+        let PassthroughStatus { enabled, reason } = passthrough.clone();
         let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let handle = signals.handle();
         let (sender, events) = mpsc::channel();
@@ -130,6 +124,13 @@ impl Daemon {
             }
         };
         ready();
+        tracing::info!(
+            backing = %self.config.backing.display(),
+            mountpoint = %self.config.mountpoint.display(),
+            passthrough = enabled,
+            reason,
+            "serving"
+        );
         let result = self.wait(&events);
         // Nobody may ask what is being taken down.
         front.stop();
@@ -228,7 +229,27 @@ fn open_backing(path: &Path) -> anyhow::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(path, flags, Mode::empty())
         .with_context(|| format!("cannot open the backing directory {}", path.display()))?;
+    if is_horace_mount(&fd) {
+        bail!(
+            "{} lies in a Horace mount already: `horace status {0}` tells which; \
+             unmount that first, or name its backing directory",
+            path.display()
+        );
+    }
     Ok(fd)
+}
+
+/// Whether a directory is shown by Horace, going by the table of mounts.
+fn is_horace_mount(dir: &OwnedFd) -> bool {
+    let Ok(stat) = rustix::fs::fstat(dir) else { return false };
+    let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+    let device = format!("{major}:{minor}");
+    // ID, parent, device, root, mount point, ..., `-`, type.
+    std::fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| {
+        mounts
+            .lines()
+            .any(|line| line.split(' ').nth(2) == Some(&device) && line.contains(" - fuse.horace "))
+    })
 }
 
 /// Opens the state directory, made for its owner alone if it is missing.

@@ -506,6 +506,12 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if Fs::is_own_xattr(name.as_bytes()) {
+            // Who asks for the digest waits for it.
+            let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
+            let work = move || reply_xattr(fs.getxattr(node(ino), name.as_bytes()), size, reply);
+            return self.fs.when_digested(node(ino), Box::new(work));
+        }
         reply_xattr(self.fs.getxattr(node(ino), name.as_bytes()), size, reply);
     }
 

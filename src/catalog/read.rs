@@ -44,6 +44,8 @@ pub struct NodeInfo {
     pub mtime_ns: i64,
     /// Digest of its content; `None` for what is no regular file, and while it is on its way.
     pub hash: Option<ContentHash>,
+    /// Number of its newest version; 0 if it has none.
+    pub version: u32,
 }
 
 /// Where a path leads, or led when it last led anywhere.
@@ -273,7 +275,7 @@ impl Reader {
     /// If the catalog cannot be read.
     pub fn node(&self, id: FileId, when: When) -> Result<Option<NodeInfo>, CatalogError> {
         let sql = "SELECT f.id, f.kind, f.mode, f.uid, f.gid, f.size, f.mtime_ns,
-                          CASE WHEN f.ctime_ns <> 0 THEN v.sha256 END
+                          CASE WHEN f.ctime_ns <> 0 THEN v.sha256 END, f.head
                    FROM file f LEFT JOIN version v ON v.file = f.id AND v.number = f.head
                    WHERE f.id = ?1";
         let node = self
@@ -293,7 +295,7 @@ impl Reader {
     /// Replaces the attributes of a node by those it had after `seq`.
     fn rewind_node(&self, node: &mut NodeInfo, seq: Seq) -> Result<(), CatalogError> {
         let key = params![node.id.0.cast_signed(), seq.0.cast_signed()];
-        let sql = "SELECT seq, mode, uid, gid, mtime_ns, size, sha256 FROM version
+        let sql = "SELECT seq, mode, uid, gid, mtime_ns, size, sha256, number FROM version
                    WHERE file = ?1 AND seq <= ?2 ORDER BY number DESC LIMIT 1";
         let version = self
             .db
@@ -301,7 +303,8 @@ impl Reader {
             .query_row(key, |row| {
                 let owner: (u32, u32, u32, i64) =
                     (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
-                Ok((get_u64(row, 0)?, owner, get_u64(row, 5)?, get_hash(row, 6)?))
+                let content = (get_u64(row, 5)?, get_hash(row, 6)?, row.get(7)?);
+                Ok((get_u64(row, 0)?, owner, content))
             })
             .optional()?;
         let sql = "SELECT seq, mode, uid, gid, mtime_ns FROM attr
@@ -316,7 +319,7 @@ impl Reader {
             })
             .optional()?;
         if node.kind == Kind::File {
-            (node.size, node.hash) = version.map_or((0, None), |(_, _, size, hash)| (size, hash));
+            (node.size, node.hash, node.version) = version.map_or((0, None, 0), |v| v.2);
         }
         let from_version = version.map(|(seq, owner, ..)| (seq, owner));
         if let Some((_, owner)) = from_version.into_iter().chain(attr).max_by_key(|(seq, _)| *seq) {
@@ -338,7 +341,7 @@ impl Reader {
         match when {
             When::Now => {
                 let sql = "SELECT f.id, f.kind, f.mode, f.uid, f.gid, f.size, f.mtime_ns,
-                                  CASE WHEN f.ctime_ns <> 0 THEN v.sha256 END, e.name
+                                  CASE WHEN f.ctime_ns <> 0 THEN v.sha256 END, f.head, e.name
                            FROM entry e JOIN file f ON f.id = e.child
                            LEFT JOIN version v ON v.file = f.id AND v.number = f.head
                            WHERE e.parent = ?1 AND e.name > ?2 ORDER BY e.name LIMIT ?3";
@@ -346,7 +349,7 @@ impl Reader {
                     .db
                     .prepare_cached(sql)?
                     .query_map(params![dir, after, PAGE], |row| {
-                        Ok((row.get::<_, Vec<u8>>(8)?.into(), node_from_row(row)?))
+                        Ok((row.get::<_, Vec<u8>>(9)?.into(), node_from_row(row)?))
                     })?
                     .collect::<Result<_, _>>()?;
                 Ok(rows)
@@ -566,5 +569,6 @@ fn node_from_row(row: &Row<'_>) -> rusqlite::Result<NodeInfo> {
         size: get_u64(row, 5)?,
         mtime_ns: row.get(6)?,
         hash: if kind == Kind::File { get_hash(row, 7)? } else { None },
+        version: row.get(8)?,
     })
 }

@@ -333,6 +333,7 @@ mod tests {
             size: 0,
             mtime_ns: 0,
             hash: None,
+            version: 0,
         };
         let user = Identity { uid: if uid == 1 { 1 } else { 2 }, gid: 8, groups: vec![7] };
         assert_eq!(permits(&node, &user, want), expected);

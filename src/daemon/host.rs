@@ -80,16 +80,20 @@ fn describe(p: &Progress, now_ns: i64) -> ReconcileProgress {
         ProgressState::Done => ReconcileState::Done,
     };
     let total = Some(p.expected).filter(|n| *n > 0);
-    let left = total.map(|total| total.saturating_sub(p.files));
+    // The first run reads everything, so bytes tell its end better than names.
+    let done = match p.expected_bytes {
+        0 => total.map(|total| (p.files, total)),
+        all => Some((p.read_bytes, all)),
+    };
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "an estimate in whole seconds"
     )]
-    let eta_s = left
-        .filter(|_| state.is_running() && p.files > 0)
-        .map(|left| (left as f64 * seconds / files).ceil() as u64);
+    let eta_s = done
+        .filter(|(done, _)| state.is_running() && *done > 0)
+        .map(|(done, all)| (all.saturating_sub(done) as f64 * seconds / done as f64).ceil() as u64);
     ReconcileProgress {
         state,
         directories: p.directories,

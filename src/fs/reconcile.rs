@@ -19,7 +19,7 @@ use super::walk::{DirJob, Walk};
 use crate::catalog::CatalogError;
 use crate::catalog::event::{Event, Op, Place};
 use crate::sys::{Errno, stat};
-use crate::types::InodeKey;
+use crate::types::{InodeKey, Kind};
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,8 +49,10 @@ pub struct Progress {
     pub read_files: u64,
     /// Bytes of it.
     pub read_bytes: u64,
-    /// Names that there were at the last count; 0 if unknown.
+    /// Names that there are, by the last count; 0 while unknown.
     pub expected: u64,
+    /// Bytes that there are to read; 0 if unknown, or if only changes are read.
+    pub expected_bytes: u64,
     /// What could not be looked at.
     pub errors: u64,
     /// When it began, in nanoseconds since 1970.
@@ -176,7 +178,13 @@ impl Fs {
 
     fn run(&self) -> Result<(), ReconcileError> {
         let walk = Walk::new(self);
-        walk.run(vec![DirJob::root(self)], self.options.readers);
+        std::thread::scope(|scope| {
+            if !self.imported.load(Ordering::Relaxed) {
+                // How long the first run takes, only a count can tell.
+                scope.spawn(|| self.count());
+            }
+            walk.run(vec![DirJob::root(self)], self.options.readers);
+        });
         loop {
             self.check_stop()?;
             let moved = std::mem::take(&mut *self.reconcile.moved.lock());
@@ -206,6 +214,28 @@ impl Fs {
         self.catalog.barrier();
         self.catalog.reconciled();
         Ok(())
+    }
+
+    /// Counts names and bytes ahead of the walk, for the estimate of its end.
+    fn count(&self) {
+        let (mut names, mut bytes) = (0, 0);
+        let mut jobs = vec![DirJob::root(self)];
+        while let Some(job) = jobs.pop() {
+            if self.reconcile.stopped() {
+                return;
+            }
+            // What cannot be read is for the walk to report.
+            let _ = self.list(&job, &mut |name, stat| {
+                names += 1;
+                match stat.attr.kind {
+                    Kind::File => bytes += stat.attr.size,
+                    Kind::Dir => jobs.extend(job.child(self, name)),
+                    _ => {}
+                }
+            });
+        }
+        let mut summary = self.reconcile.summary.lock();
+        (summary.expected, summary.expected_bytes) = (names, bytes);
     }
 
     fn check_stop(&self) -> Result<(), ReconcileError> {

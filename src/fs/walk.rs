@@ -53,9 +53,26 @@ impl DirJob {
         }
     }
 
+    /// Whether a name in this directory is one that users of the mount may see.
+    fn serves(&self, name: &[u8]) -> bool {
+        let ours = self.path.is_empty() && name == STATE_DIR.as_bytes();
+        !(ours || name == b"." || name == b"..")
+    }
+
     pub(super) fn of_node(fs: &Fs, node: &Node) -> Option<Self> {
         let path = fs.path_of(node)?;
         Some(Self { key: node.key, id: None, handle: node.handle.clone(), path })
+    }
+
+    /// A directory in this one, by its name; known to the catalog or not.
+    pub(super) fn child(&self, fs: &Fs, name: &[u8]) -> Option<Self> {
+        let dir = self.open(fs).ok()?;
+        let fd = open_path(dir.as_fd(), name).ok()?;
+        let stat = stat::fstat(&fd).ok()?;
+        let (key, handle) = identify(fd.as_fd(), &stat, fs.handles, fs.root_fs.dev).ok()?;
+        let mut path = self.path.clone();
+        join(&mut path, name);
+        Some(Self { key, id: None, handle, path })
     }
 
     /// Opens the directory for reading.
@@ -174,8 +191,7 @@ impl<'fs> Walk<'fs> {
             let entry = entry?;
             let name = entry.file_name();
             let bytes = name.to_bytes();
-            let ours = job.path.is_empty() && bytes == STATE_DIR.as_bytes();
-            if bytes == b"." || bytes == b".." || ours {
+            if !job.serves(bytes) {
                 continue;
             }
             if fs.reconcile.stopped() {
@@ -333,6 +349,28 @@ impl Fs {
             }
             _ => Ok((unread, Found::Unread)),
         }
+    }
+
+    /// Calls `visit` for every name of a directory that is served.
+    pub(super) fn list(
+        &self,
+        job: &DirJob,
+        visit: &mut impl FnMut(&[u8], &Stat),
+    ) -> Result<(), Errno> {
+        let dir = job.open(self)?;
+        let mut buffer = vec![MaybeUninit::<u8>::uninit(); 32 * 1024];
+        let mut entries = RawDir::new(&dir, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if job.serves(name.to_bytes())
+                && let Ok(stat) = stat::lstat_at(dir.as_fd(), name)
+                && !self.is_foreign(&stat)
+            {
+                visit(name.to_bytes(), &stat);
+            }
+        }
+        Ok(())
     }
 
     /// While a directory is catalogued for the first time, a small file that is about to be changed

@@ -1,14 +1,19 @@
 //! Extended attributes, ACLs among them.
 //!
 //! Owns the four calls. They reach the inode through `/proc/self/fd`, which works for every kind of
-//! inode and follows nothing.
+//! inode and follows nothing. `user.horace.sha256`, `.version` and `.file_id` are not stored: they say
+//! what the catalog has. They are not listed, so that nobody copies them.
 
 use rustix::fs::XattrFlags;
 
 use super::seal::Times;
 use super::{Fs, NodeId};
+use crate::catalog::CatalogError;
 use crate::sys::{Errno, stat};
 use crate::types::Caller;
+
+/// What our own attributes begin with.
+const OWN_PREFIX: &[u8] = b"user.horace.";
 
 /// The longest value and list that Linux has, in bytes.
 const MOST: usize = 65_536;
@@ -19,6 +24,9 @@ impl Fs {
     /// # Errors
     /// `ENODATA` if there is none of the name; the backing filesystem's.
     pub fn getxattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        if let Some(name) = name.strip_prefix(OWN_PREFIX) {
+            return self.own_xattr(node, name);
+        }
         let fd = self.path_fd(&*self.node(node)?)?;
         let mut value = Vec::with_capacity(256);
         let path = stat::proc_name(&fd);
@@ -31,6 +39,29 @@ impl Fs {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether an attribute is one of ours, which say what the catalog has of a file.
+    pub fn is_own_xattr(name: &[u8]) -> bool {
+        name.starts_with(OWN_PREFIX)
+    }
+
+    fn own_xattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        let key = self.node(node)?.key;
+        let found = self.catalog.read::<_, CatalogError>(|reader| {
+            Ok(reader.by_inode(key)?.map(|info| (info, reader.catalog_id())))
+        });
+        let (info, catalog) = found.map_err(|_| Errno::IO)?.ok_or(Errno::NODATA)?;
+        let text = match name {
+            b"sha256" => info.hash.map(|hash| hash.to_string()),
+            b"version" if info.version > 0 => Some(info.version.to_string()),
+            b"file_id" => {
+                let catalog = catalog.map_err(|_| Errno::IO)?;
+                Some(crate::file_id::to_uuid(&catalog, info.id).to_string())
+            }
+            _ => None,
+        };
+        text.map(String::into_bytes).ok_or(Errno::NODATA)
     }
 
     /// The names of all attributes, each ended by a NUL.
@@ -58,7 +89,7 @@ impl Fs {
         flags: i32,
     ) -> Result<(), Errno> {
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
-        self.change_xattr(caller, node, |path| rustix::fs::setxattr(path, name, value, flags))
+        self.change_xattr(caller, node, name, |path| rustix::fs::setxattr(path, name, value, flags))
     }
 
     /// Removes an attribute.
@@ -66,15 +97,19 @@ impl Fs {
     /// # Errors
     /// As [`Fs::getxattr`].
     pub fn removexattr(&self, caller: Caller, node: NodeId, name: &[u8]) -> Result<(), Errno> {
-        self.change_xattr(caller, node, |path| rustix::fs::removexattr(path, name))
+        self.change_xattr(caller, node, name, |path| rustix::fs::removexattr(path, name))
     }
 
     fn change_xattr(
         &self,
         caller: Caller,
         node: NodeId,
+        name: &[u8],
         change: impl FnOnce(&std::ffi::CStr) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
+        if Self::is_own_xattr(name) {
+            return Err(Errno::PERM);
+        }
         let node = self.node(node)?;
         let writer = Self::writer(caller);
         let fd = self.path_fd(&node)?;

@@ -12,7 +12,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["types"]),
     ("sys", &["types"]),
     ("catalog", &["sys", "types", "clock"]),
-    ("fs", &["catalog", "sys", "types", "clock", "config"]),
+    ("fs", &["catalog", "sys", "types", "clock", "config", "file_id"]),
     ("fuse", &["fs", "sys", "types", "clock", "config"]),
     ("control", &["catalog", "sys", "types", "clock", "config", "file_id", "timespec"]),
     ("daemon", &["fuse", "control", "fs", "catalog", "sys", "types", "clock", "config", "file_id"]),
