@@ -262,7 +262,7 @@ fn start_log(args: &Args) {
         (true, _) => "error",
         (false, 0) if serves => "info",
         (false, 0) => "warn",
-        (false, 1) => "debug",
+        (false, 1) => "debug,fuser=info",
         (false, _) => "trace",
     };
     let filter = EnvFilter::try_from_env("HORACE_LOG").unwrap_or_else(|_| EnvFilter::new(level));

@@ -5,7 +5,7 @@
 //! the change log and is applied whole, inside the transaction of its batch. Nothing here is guessed
 //! from names or times: inodes are matched by number and generation.
 
-use super::event::{Born, Event, Op, Openness, Place};
+use super::event::{Born, Event, Op, Openness, Place, Replaced};
 use super::rows::{Change, ChangeOp, EntryRow, FileRow, HeadHash, Rows};
 use crate::types::{ContentHash, FileId, Inode, InodeKey, Kind, Name, Origin, SessionId, Writer};
 
@@ -59,8 +59,16 @@ impl Apply<'_, '_> {
     }
 
     /// Something the catalog has never heard of took part: only a walk can tell what it is.
-    pub(super) fn unknown(&mut self) {
+    pub(super) fn unknown(&mut self, what: &str) {
+        tracing::debug!(what, "the catalog has not heard of it: a reconcile follows");
         self.rows.state.wants_reconcile = true;
+    }
+
+    /// An inode without a name is nothing that a walk could find.
+    fn unknown_inode(&mut self, inode: &Inode, what: &str) {
+        if inode.attr.nlink > 0 {
+            self.unknown(what);
+        }
     }
 
     fn root(&mut self, inode: &Inode) -> rusqlite::Result<()> {
@@ -81,7 +89,7 @@ impl Apply<'_, '_> {
 
     fn create(&mut self, at: &Place, inode: &Inode, born: &Born) -> rusqlite::Result<()> {
         let Some(parent) = self.rows.find(at.parent)? else {
-            self.unknown();
+            self.unknown("create");
             return Ok(());
         };
         if let Some(stale) = self.rows.entry(parent.id, &at.name)? {
@@ -155,7 +163,7 @@ impl Apply<'_, '_> {
         let (Some(parent), Some(mut file)) =
             (self.rows.find(at.parent)?, self.rows.find(inode.key)?)
         else {
-            self.unknown();
+            self.unknown("link");
             return Ok(());
         };
         if let Some(stale) = self.rows.entry(parent.id, &at.name)? {
@@ -176,7 +184,7 @@ impl Apply<'_, '_> {
         openness: Openness,
     ) -> rusqlite::Result<()> {
         let Some(parent) = self.rows.find(at.parent)? else {
-            self.unknown();
+            self.unknown("unlink");
             return Ok(());
         };
         let Some(entry) = self.rows.entry(parent.id, &at.name)? else {
@@ -254,12 +262,12 @@ impl Apply<'_, '_> {
         from: &Place,
         to: &Place,
         inode: &Inode,
-        replaced: Option<(InodeKey, Openness)>,
+        replaced: Option<Replaced>,
     ) -> rusqlite::Result<()> {
         let (Some(old_dir), Some(new_dir)) =
             (self.rows.find(from.parent)?, self.rows.find(to.parent)?)
         else {
-            self.unknown();
+            self.unknown("rename");
             return Ok(());
         };
         let source = self.rows.entry(old_dir.id, &from.name)?;
@@ -280,7 +288,7 @@ impl Apply<'_, '_> {
         if let Some(source) = source {
             self.displace(old_dir.id, &from.name, source)?;
         }
-        self.unknown();
+        self.unknown("rename");
         self.settle_replaced(replaced, None);
         self.observe(to, inode, &super::event::Found::Unread, Origin::External)
     }
@@ -291,7 +299,7 @@ impl Apply<'_, '_> {
         mut moved: FileRow,
         (new_dir, new_name, target): (FileId, &Name, Option<EntryRow>),
         inode: &Inode,
-        replaced: Option<(InodeKey, Openness)>,
+        replaced: Option<Replaced>,
     ) -> rusqlite::Result<()> {
         let mut other = None;
         if let Some(target) = target {
@@ -321,12 +329,15 @@ impl Apply<'_, '_> {
         dir: FileId,
         name: &Name,
         entry: EntryRow,
-        replaced: Option<(InodeKey, Openness)>,
+        replaced: Option<Replaced>,
     ) -> rusqlite::Result<()> {
         self.rows.close_entry(dir, name, entry)?;
         let mut file = self.rows.file(entry.child)?;
         file.links = file.links.saturating_sub(1);
         if file.links > 0 {
+            if let Some(inode) = replaced.and_then(|r| r.remaining).filter(|i| i.key == file.key) {
+                file.follow_ctime(&inode.attr);
+            }
             self.rows.put(file);
             return Ok(());
         }
@@ -334,8 +345,8 @@ impl Apply<'_, '_> {
         self.end_tree(file)
     }
 
-    fn settle_replaced(&mut self, replaced: Option<(InodeKey, Openness)>, file: Option<FileId>) {
-        if let Some((key, openness)) = replaced {
+    fn settle_replaced(&mut self, replaced: Option<Replaced>, file: Option<FileId>) {
+        if let Some(Replaced { key, openness, .. }) = replaced {
             self.forget_inode(key, openness, file);
         }
     }
@@ -380,13 +391,13 @@ impl Apply<'_, '_> {
     fn exchange(&mut self, a: &(Place, Inode), b: &(Place, Inode)) -> rusqlite::Result<()> {
         let (Some(dir_a), Some(dir_b)) = (self.rows.find(a.0.parent)?, self.rows.find(b.0.parent)?)
         else {
-            self.unknown();
+            self.unknown("exchange");
             return Ok(());
         };
         let old_a = self.rows.entry(dir_a.id, &a.0.name)?;
         let old_b = self.rows.entry(dir_b.id, &b.0.name)?;
         let (Some(old_a), Some(old_b)) = (old_a, old_b) else {
-            self.unknown();
+            self.unknown("exchange");
             return Ok(());
         };
         self.rows.close_entry(dir_a.id, &a.0.name, old_a)?;
@@ -399,7 +410,7 @@ impl Apply<'_, '_> {
                 file.follow_ctime(&inode.attr);
                 self.rows.put(file);
             } else {
-                self.unknown();
+                self.unknown("exchange");
             }
         }
         self.record_with(ChangeOp::Exchange, old_b.child, Some(old_a.child), None)
@@ -408,7 +419,7 @@ impl Apply<'_, '_> {
     fn attr(&mut self, inode: &Inode) -> rusqlite::Result<()> {
         let Some(mut file) = self.rows.find(inode.key)? else {
             if !self.rows.state.orphans.contains_key(&inode.key) {
-                self.unknown();
+                self.unknown_inode(inode, "attr");
             }
             return Ok(());
         };
@@ -439,7 +450,7 @@ impl Apply<'_, '_> {
         session: SessionId,
         digest: Option<ContentHash>,
     ) -> rusqlite::Result<()> {
-        let Some(mut file) = self.sealed_file(inode.key)? else { return Ok(()) };
+        let Some(mut file) = self.sealed_file(inode)? else { return Ok(()) };
         let made = self.rows.state.sessions.entry(session).or_default();
         made.awaited += u32::from(digest.is_none());
         if file.head > 0 && made.versions.last() == Some(&(file.id, file.head)) {
@@ -460,16 +471,16 @@ impl Apply<'_, '_> {
     }
 
     /// The file whose content an inode is: by its name, or the one it was when it lost the last.
-    fn sealed_file(&mut self, key: InodeKey) -> rusqlite::Result<Option<FileRow>> {
-        if let Some(file) = self.rows.find(key)? {
+    fn sealed_file(&mut self, inode: &Inode) -> rusqlite::Result<Option<FileRow>> {
+        if let Some(file) = self.rows.find(inode.key)? {
             return Ok(Some(file));
         }
-        match self.rows.state.orphans.get(&key).copied() {
+        match self.rows.state.orphans.get(&inode.key).copied() {
             // Unless another inode goes on with that file by now.
             Some(Some(id)) => Ok(Some(self.rows.file(id)?).filter(|file| file.ended.is_some())),
             Some(None) => Ok(None),
             None => {
-                self.unknown();
+                self.unknown_inode(inode, "seal");
                 Ok(None)
             }
         }

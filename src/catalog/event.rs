@@ -37,6 +37,17 @@ pub enum Openness {
     Closed,
 }
 
+/// An inode that lost a name to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replaced {
+    /// Which.
+    pub key: InodeKey,
+    /// The inode as it is now, if it has other names.
+    pub remaining: Option<Inode>,
+    /// Whether somebody may still write to it.
+    pub openness: Openness,
+}
+
 /// The content that a file is created with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Born {
@@ -91,8 +102,8 @@ pub enum Op {
         to: Place,
         /// What moved, as it is now.
         inode: Inode,
-        /// The inode that had the new name before, and whether somebody has it open.
-        replaced: Option<(InodeKey, Openness)>,
+        /// What had the new name before.
+        replaced: Option<Replaced>,
     },
     /// Two names changed places (`RENAME_EXCHANGE`).
     Exchange {

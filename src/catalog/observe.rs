@@ -19,7 +19,7 @@ impl Apply<'_, '_> {
         origin: Origin,
     ) -> rusqlite::Result<()> {
         let Some(parent) = self.rows.find(at.parent)? else {
-            self.unknown();
+            self.unknown("observe");
             return Ok(());
         };
         let known = self.rows.find(inode.key)?.filter(|f| f.kind == inode.attr.kind);
@@ -137,7 +137,7 @@ impl Apply<'_, '_> {
         match found {
             Found::Content(hash) => self.found_content(taken, inode, *hash, origin),
             Found::Unread | Found::Target(_) => {
-                self.unknown();
+                self.unknown("continue_as");
                 Ok(())
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::event::{Born, Event, Found, Op, Openness, Place};
+use super::event::{Born, Event, Found, Op, Openness, Place, Replaced};
 use super::read::Descend;
 use super::*;
 use crate::types::{
@@ -102,7 +102,11 @@ impl World {
 
     fn rename(&mut self, from: &str, to: &str, ino: u64, replaced: Option<u64>) {
         let place = |name: &str| Place { parent: ROOT, name: name.as_bytes().into() };
-        let replaced = replaced.map(|ino| (key(ino), Openness::Closed));
+        let replaced = replaced.map(|ino| Replaced {
+            key: key(ino),
+            remaining: None,
+            openness: Openness::Closed,
+        });
         let inode = self.inode(ino, Kind::File);
         self.push(Op::Rename { from: place(from), to: place(to), inode, replaced });
     }

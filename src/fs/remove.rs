@@ -13,7 +13,7 @@ use super::node::Node;
 use super::seal::Times;
 use super::walk::DirJob;
 use super::{Fs, NodeId};
-use crate::catalog::event::{Op, Openness, Place};
+use crate::catalog::event::{Op, Openness, Place, Replaced};
 use crate::sys::Errno;
 use crate::sys::stat::{self, Stat};
 use crate::types::{Attr, Caller, Inode, InodeKey, Kind};
@@ -149,7 +149,9 @@ impl Fs {
                     Op::Exchange { a: (from, target.now()), b: (to, inode) }
                 }
                 Some(target) => {
-                    let replaced = Some((target.key, target.openness()));
+                    let remaining = (!target.was_last()).then(|| target.now());
+                    let (key, openness) = (target.key, target.openness());
+                    let replaced = Some(Replaced { key, remaining, openness });
                     if target.was_last() {
                         pin(target);
                     }
