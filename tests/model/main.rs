@@ -22,7 +22,8 @@ use std::path::PathBuf;
 use mounted::{Mounted, can_mount};
 use operation::{Operation, World};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// Cases with up to this many operations each; `HORACE_MODEL_CASES` asks for more.
 const OPERATIONS: usize = 60;
@@ -78,6 +79,48 @@ fn check(mounted: &Mounted, name: &str, operations: &[Operation]) -> Result<(), 
     std::fs::remove_dir_all(&plain).unwrap();
     std::fs::remove_dir_all(&through).unwrap();
     Ok(())
+}
+
+/// Many at once in one directory: results depend on who comes first, but at the end the catalog
+/// must be what is there.
+fn run_parallel(options: &str) {
+    const THREADS: usize = 6;
+    const EACH: usize = 2_000;
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::with_options(options);
+    let root = mounted.mountpoint.join("shared");
+    std::fs::create_dir(&root).unwrap();
+    std::thread::scope(|scope| {
+        for seed in 0..THREADS {
+            let root = &root;
+            scope.spawn(move || {
+                let mut runner = TestRunner::new_with_rng(
+                    Config::default(),
+                    TestRng::from_seed(RngAlgorithm::ChaCha, &[u8::try_from(seed).unwrap(); 32]),
+                );
+                let mut world = World::new(root);
+                for _ in 0..EACH {
+                    let operation = any::<Operation>().new_tree(&mut runner).unwrap().current();
+                    // A store behind the end of a file that another thread cuts off is a SIGBUS.
+                    if !matches!(operation, Operation::Store { .. }) {
+                        let _ = world.apply(&operation);
+                    }
+                }
+            });
+        }
+    });
+    mounted.sync();
+    compare::same_trees(&mounted.backing.join("shared"), &root).unwrap();
+    compare::catalog_is_true(&mounted.catalog(), &mounted.backing, "shared").unwrap();
+}
+
+#[test]
+fn many_writers_at_once_leave_a_true_catalog() {
+    for options in ["io=auto", "io=stream", "io=passthrough", "passthrough=off"] {
+        run_parallel(options);
+    }
 }
 
 #[test]
