@@ -12,6 +12,9 @@ use crate::fs::{Fs, ReconcileError};
 
 /// How often the catalog is asked whether it wants a run.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long at most a run waits that follows runs in vain: while the catalog cannot be written, each
+/// would look at everything for nothing.
+const MOST: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 struct Wish {
@@ -78,11 +81,12 @@ impl Reconciler {
 
 fn run(fs: &Fs, catalog: &Catalog, shared: &(Mutex<Wish>, Condvar)) {
     let (wish, signal) = shared;
+    let mut pause = EVERY;
     loop {
         let target = {
             let mut wish = wish.lock();
             while wish.asked == wish.done && !wish.stop {
-                signal.wait_for(&mut wish, EVERY);
+                signal.wait_for(&mut wish, pause);
                 if catalog.take_reconcile_wish() {
                     wish.asked += 1;
                 }
@@ -107,6 +111,8 @@ fn run(fs: &Fs, catalog: &Catalog, shared: &(Mutex<Wish>, Condvar)) {
             Err(ReconcileError::Stopped) => return,
             Err(error) => tracing::error!(%error, "reconcile failed"),
         }
+        let in_vain = catalog.status().degraded.is_some();
+        pause = if in_vain { (pause * 2).min(MOST) } else { EVERY };
         wish.lock().done = target;
     }
 }
