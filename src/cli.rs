@@ -260,7 +260,7 @@ fn start_log(args: &Args) {
     let serves = matches!(args.command, Command::Mount(_));
     let level = match (args.global.quiet, args.global.verbose) {
         (true, _) => "error",
-        (false, 0) if serves => "info",
+        (false, 0) if serves => "info,fuser=warn",
         (false, 0) => "warn",
         (false, 1) => "debug,fuser=info",
         (false, _) => "trace",

@@ -21,8 +21,11 @@ use crate::sys::{Errno, fuse_dev};
 /// Why a mount failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
-    /// The kernel has no FUSE.
-    #[error("/dev/fuse cannot be opened: load the kernel module with `modprobe fuse`")]
+    /// There is no FUSE for us.
+    #[error(
+        "/dev/fuse cannot be opened: load the kernel module with `modprobe fuse`, and let whoever \
+         mounts read and write the device"
+    )]
     NoDevice(#[source] std::io::Error),
     /// The mount point cannot be used.
     #[error("cannot use the mount point {}", path.display())]
@@ -94,6 +97,9 @@ impl Session {
                 MountError::Handshake(error)
             })?
         } else {
+            let read_write = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
+            rustix::fs::access("/dev/fuse", read_write)
+                .map_err(|error| MountError::NoDevice(error.into()))?;
             options.mount_options = user_options(config);
             fuser::Session::new(adapter, path, &options)
                 .map_err(|source| MountError::Mount { path: path.clone(), source })?
