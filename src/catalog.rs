@@ -20,6 +20,7 @@ mod queue;
 pub mod read;
 mod rows;
 mod schema;
+mod statements;
 #[cfg(test)]
 mod tests;
 mod writer;

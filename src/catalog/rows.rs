@@ -1,6 +1,6 @@
 //! Single rows: what the writer reads, keeps in memory and writes back.
 //!
-//! Owns the statements of the writer and its caches. A file row is changed in memory and written
+//! Owns the file rows, the log and the caches of the writer. A file row is changed in memory and written
 //! once per batch, however many events of the batch touch it; everything else is written at once.
 //! After a failed batch the caches must be thrown away, since they hold what was rolled back.
 #![expect(clippy::disallowed_types, reason = "the catalog owns the database")]
@@ -11,9 +11,7 @@ use std::num::NonZeroUsize;
 use lru::LruCache;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::types::{
-    Attr, ContentHash, FileId, InodeKey, Kind, Origin, Seq, SessionId, Stamp, Writer,
-};
+use crate::types::{Attr, ContentHash, FileId, InodeKey, Kind, Seq, SessionId, Stamp, Writer};
 
 /// File rows kept in memory after a batch, some 200 bytes each.
 const FILES_KEPT: usize = 100_000;
@@ -52,7 +50,7 @@ impl ChangeOp {
         Self::Exchange,
     ];
 
-    fn code(self) -> u8 {
+    pub(super) fn code(self) -> u8 {
         self as u8 + 1
     }
 
@@ -438,250 +436,6 @@ impl Rows<'_> {
         while self.state.by_key.len() > FILES_KEPT {
             self.state.by_key.pop_lru();
         }
-        Ok(())
-    }
-
-    /// What has a name now.
-    pub(super) fn entry(&self, parent: FileId, name: &[u8]) -> rusqlite::Result<Option<EntryRow>> {
-        let sql = "SELECT child, from_seq FROM entry WHERE parent = ?1 AND name = ?2";
-        self.db
-            .prepare_cached(sql)?
-            .query_row(params![parent.0.cast_signed(), name], |row| {
-                Ok(EntryRow { child: FileId(get_u64(row, 0)?), from: Seq(get_u64(row, 1)?) })
-            })
-            .optional()
-    }
-
-    /// The file that had a name last, if that name was its end.
-    pub(super) fn ended_at(
-        &mut self,
-        parent: FileId,
-        name: &[u8],
-    ) -> rusqlite::Result<Option<FileRow>> {
-        let sql = "SELECT child, to_seq FROM entry_past WHERE parent = ?1 AND name = ?2
-                   ORDER BY from_seq DESC LIMIT 1";
-        let last = self
-            .db
-            .prepare_cached(sql)?
-            .query_row(params![parent.0.cast_signed(), name], |row| {
-                Ok((FileId(get_u64(row, 0)?), Seq(get_u64(row, 1)?)))
-            })
-            .optional()?;
-        let Some((id, to)) = last else {
-            return Ok(None);
-        };
-        let file = self.file(id)?;
-        Ok(Some(file).filter(|f| f.ended == Some(to)))
-    }
-
-    /// Gives a file a name.
-    pub(super) fn open_entry(
-        &self,
-        parent: FileId,
-        name: &[u8],
-        child: FileId,
-    ) -> rusqlite::Result<()> {
-        let sql = "INSERT INTO entry (parent, name, child, from_seq) VALUES (?1, ?2, ?3, ?4)";
-        self.db.prepare_cached(sql)?.execute(params![
-            parent.0.cast_signed(),
-            name,
-            child.0.cast_signed(),
-            self.state.next_seq.cast_signed(),
-        ])?;
-        Ok(())
-    }
-
-    /// Makes a live name a past one.
-    pub(super) fn close_entry(
-        &self,
-        parent: FileId,
-        name: &[u8],
-        entry: EntryRow,
-    ) -> rusqlite::Result<()> {
-        let sql = "DELETE FROM entry WHERE parent = ?1 AND name = ?2";
-        self.db.prepare_cached(sql)?.execute(params![parent.0.cast_signed(), name])?;
-        if entry.from == self.seq() {
-            return Ok(());
-        }
-        let sql = "INSERT INTO entry_past (parent, name, from_seq, to_seq, child)
-                   VALUES (?1, ?2, ?3, ?4, ?5)";
-        self.db.prepare_cached(sql)?.execute(params![
-            parent.0.cast_signed(),
-            name,
-            entry.from.0.cast_signed(),
-            self.state.next_seq.cast_signed(),
-            entry.child.0.cast_signed(),
-        ])?;
-        Ok(())
-    }
-
-    /// The live names of a file or directory's inode.
-    pub(super) fn names(&self, child: FileId) -> rusqlite::Result<Vec<(FileId, Vec<u8>, Seq)>> {
-        let sql = "SELECT parent, name, from_seq FROM entry WHERE child = ?1";
-        self.db
-            .prepare_cached(sql)?
-            .query_map([child.0.cast_signed()], |row| {
-                Ok((FileId(get_u64(row, 0)?), row.get(1)?, Seq(get_u64(row, 2)?)))
-            })?
-            .collect()
-    }
-
-    /// The live entries of a directory.
-    pub(super) fn children(&self, parent: FileId) -> rusqlite::Result<Vec<(Vec<u8>, EntryRow)>> {
-        let sql = "SELECT name, child, from_seq FROM entry WHERE parent = ?1";
-        self.db
-            .prepare_cached(sql)?
-            .query_map([parent.0.cast_signed()], |row| {
-                let from = Seq(get_u64(row, 2)?);
-                Ok((row.get(0)?, EntryRow { child: FileId(get_u64(row, 1)?), from }))
-            })?
-            .collect()
-    }
-
-    /// The digest of the newest version.
-    pub(super) fn head_hash(&mut self, row: &mut FileRow) -> rusqlite::Result<Option<ContentHash>> {
-        if let HeadHash::Read(hash) = row.head_hash {
-            return Ok(hash);
-        }
-        let hash = self.version_hash(row.id, row.head)?;
-        row.head_hash = HeadHash::Read(hash);
-        Ok(hash)
-    }
-
-    /// The digest of one version; `None` if it is not known, or there is no such version.
-    pub(super) fn version_hash(
-        &self,
-        file: FileId,
-        number: u32,
-    ) -> rusqlite::Result<Option<ContentHash>> {
-        let sql = "SELECT sha256 FROM version WHERE file = ?1 AND number = ?2";
-        let hash = self
-            .db
-            .prepare_cached(sql)?
-            .query_row(params![file.0.cast_signed(), number], |row| get_hash(row, 0))
-            .optional()?;
-        Ok(hash.flatten())
-    }
-
-    /// Inserts version `row.head + 1` and makes it the head.
-    pub(super) fn insert_version(
-        &self,
-        row: &mut FileRow,
-        attr: &Attr,
-        hash: Option<ContentHash>,
-        origin: Origin,
-    ) -> rusqlite::Result<u32> {
-        let sql = "INSERT INTO version
-                   (file, number, seq, sha256, size, mtime_ns, mode, uid, gid, origin)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-        let number = row.head + 1;
-        self.db.prepare_cached(sql)?.execute(params![
-            row.id.0.cast_signed(),
-            number,
-            self.state.next_seq.cast_signed(),
-            hash.as_ref().map(ContentHash::as_bytes),
-            attr.size.cast_signed(),
-            attr.mtime.as_ns(),
-            attr.mode,
-            attr.uid,
-            attr.gid,
-            origin.code(),
-        ])?;
-        row.head = number;
-        row.head_hash = HeadHash::Read(hash);
-        row.sealed_by = None;
-        Ok(number)
-    }
-
-    /// Brings the head to a later state of the same session.
-    pub(super) fn update_version(
-        &self,
-        row: &mut FileRow,
-        attr: &Attr,
-        hash: Option<ContentHash>,
-    ) -> rusqlite::Result<()> {
-        let sql = "UPDATE version SET sha256 = ?3, size = ?4, mtime_ns = ?5, mode = ?6, uid = ?7,
-                   gid = ?8 WHERE file = ?1 AND number = ?2";
-        self.db.prepare_cached(sql)?.execute(params![
-            row.id.0.cast_signed(),
-            row.head,
-            hash.as_ref().map(ContentHash::as_bytes),
-            attr.size.cast_signed(),
-            attr.mtime.as_ns(),
-            attr.mode,
-            attr.uid,
-            attr.gid,
-        ])?;
-        row.head_hash = HeadHash::Read(hash);
-        Ok(())
-    }
-
-    /// Fills in a digest that was on its way.
-    pub(super) fn fill_hash(
-        &self,
-        file: FileId,
-        number: u32,
-        hash: ContentHash,
-    ) -> rusqlite::Result<()> {
-        let sql = "UPDATE version SET sha256 = ?3 WHERE file = ?1 AND number = ?2
-                   AND sha256 IS NULL";
-        let bytes = hash.as_bytes();
-        self.db.prepare_cached(sql)?.execute(params![file.0.cast_signed(), number, bytes])?;
-        Ok(())
-    }
-
-    /// Takes back the head, which turned out to have the bytes of the version before it.
-    pub(super) fn retract_version(&self, row: &mut FileRow) -> rusqlite::Result<()> {
-        let (file, number) = (row.id.0.cast_signed(), row.head);
-        let log = "UPDATE change SET op = ?3, number = NULL
-                   WHERE seq = (SELECT seq FROM version WHERE file = ?1 AND number = ?2)";
-        self.db.prepare_cached(log)?.execute(params![file, number, ChangeOp::Attr.code()])?;
-        let sql = "DELETE FROM version WHERE file = ?1 AND number = ?2";
-        self.db.prepare_cached(sql)?.execute(params![file, number])?;
-        row.head -= 1;
-        row.head_hash = HeadHash::NotRead;
-        row.sealed_by = None;
-        Ok(())
-    }
-
-    /// The origin, size and modification time of the newest version.
-    pub(super) fn head_facts(&self, row: &FileRow) -> rusqlite::Result<Option<(Origin, u64, i64)>> {
-        let sql = "SELECT origin, size, mtime_ns FROM version WHERE file = ?1 AND number = ?2";
-        self.db
-            .prepare_cached(sql)?
-            .query_row(params![row.id.0.cast_signed(), row.head], |r| {
-                let origin = Origin::from_code(r.get(0)?).unwrap_or(Origin::External);
-                Ok((origin, get_u64(r, 1)?, r.get(2)?))
-            })
-            .optional()
-    }
-
-    /// Records attributes that changed without a new version.
-    pub(super) fn insert_attr(&self, file: FileId, attr: &Attr) -> rusqlite::Result<()> {
-        let sql = "INSERT OR REPLACE INTO attr (file, seq, mode, uid, gid, mtime_ns)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        self.db.prepare_cached(sql)?.execute(params![
-            file.0.cast_signed(),
-            self.state.next_seq.cast_signed(),
-            attr.mode,
-            attr.uid,
-            attr.gid,
-            attr.mtime.as_ns(),
-        ])?;
-        Ok(())
-    }
-
-    /// Records where a symlink points.
-    pub(super) fn insert_target(&self, file: FileId, target: &[u8]) -> rusqlite::Result<()> {
-        let sql = "INSERT OR REPLACE INTO symlink (file, target) VALUES (?1, ?2)";
-        self.db.prepare_cached(sql)?.execute(params![file.0.cast_signed(), target])?;
-        Ok(())
-    }
-
-    /// Sets a fact about the whole catalog.
-    pub(super) fn set_meta(&self, key: &str, value: i64) -> rusqlite::Result<()> {
-        let sql = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
-        self.db.prepare_cached(sql)?.execute(params![key, value])?;
         Ok(())
     }
 }
