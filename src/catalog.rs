@@ -20,9 +20,11 @@ mod queue;
 pub mod read;
 mod rows;
 mod schema;
+mod sessions;
 mod statements;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +36,7 @@ use parking_lot::Mutex;
 pub use history::{ChangeInfo, Content, VersionInfo};
 pub use read::{Located, NodeInfo, Reader, When};
 pub use rows::ChangeOp;
+pub use tree::Descend;
 
 use crate::types::Seq;
 use event::{Event, Op};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::event::{Born, Event, Found, Op, Openness, Place, Replaced};
-use super::read::Descend;
+use super::tree::Descend;
 use super::*;
 use crate::types::{
     Attr, ContentHash, FileId, Inode, InodeKey, Kind, Origin, SessionId, Timestamp, Writer,

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use horace::catalog::read::Descend;
+use horace::catalog::Descend;
 use horace::catalog::{CatalogError, NodeInfo, Reader, When};
 use horace::types::{ContentHash, Kind};
 use proptest::prelude::*;

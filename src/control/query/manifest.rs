@@ -4,7 +4,7 @@
 
 use std::io;
 
-use crate::catalog::read::Descend;
+use crate::catalog::Descend;
 use crate::catalog::{NodeInfo, Reader, When};
 use crate::control::access::{Guard, Want};
 use crate::control::records::ManifestRecord;

@@ -4,7 +4,7 @@
 //! version, or of the deletion; for what has no version and for what the first walk found, the
 //! modification time.
 
-use crate::catalog::read::Descend;
+use crate::catalog::Descend;
 use crate::catalog::{NodeInfo, Reader, When};
 use crate::control::access::{Guard, Want};
 use crate::control::records::SearchRecord;

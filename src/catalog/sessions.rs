@@ -1,0 +1,139 @@
+//! What sessions make: their versions, and the digests that follow.
+//!
+//! Owns the rule that one session makes at most one version, and that bytes equal to the head make
+//! none. A session is remembered from its first seal until nothing more can come from it.
+
+use super::apply::Apply;
+use super::rows::{ChangeOp, FileRow, HeadHash};
+use crate::types::{ContentHash, Inode, InodeKey, SessionId};
+
+impl Apply<'_, '_> {
+    pub(super) fn seal(
+        &mut self,
+        inode: &Inode,
+        session: SessionId,
+        digest: Option<ContentHash>,
+    ) -> rusqlite::Result<()> {
+        let Some(mut file) = self.sealed_file(inode)? else { return Ok(()) };
+        let made = self.rows.state.sessions.entry(session).or_default();
+        made.awaited += u32::from(digest.is_none());
+        if file.head > 0 && made.versions.last() == Some(&(file.id, file.head)) {
+            return self.seal_again(file, inode, digest);
+        }
+        let before = file;
+        let number = self.new_version(&mut file, inode, digest)?;
+        settle(&mut file, inode, digest.is_some());
+        if let Some(number) = number {
+            file.sealed_by = Some(session);
+            let made = self.rows.state.sessions.entry(session).or_default();
+            made.versions.push((file.id, number));
+            self.rows.put(file);
+            return self.record_with(ChangeOp::Write, file.id, None, Some(number));
+        }
+        self.rows.put(file);
+        self.same_bytes(&before, inode)
+    }
+
+    /// The file whose content an inode is: by its name, or the one it was when it lost the last.
+    fn sealed_file(&mut self, inode: &Inode) -> rusqlite::Result<Option<FileRow>> {
+        if let Some(file) = self.rows.find(inode.key)? {
+            return Ok(Some(file));
+        }
+        match self.rows.state.orphans.get(&inode.key).copied() {
+            // Unless another inode goes on with that file by now.
+            Some(Some(id)) => Ok(Some(self.rows.file(id)?).filter(|file| file.ended.is_some())),
+            Some(None) => Ok(None),
+            None => {
+                self.unknown_inode(inode, "seal");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Another flush of a session that has a version already: it stays one version.
+    fn seal_again(
+        &mut self,
+        mut file: FileRow,
+        inode: &Inode,
+        digest: Option<ContentHash>,
+    ) -> rusqlite::Result<()> {
+        let before = file;
+        let current = self.rows.head_hash(&mut file)?;
+        settle(&mut file, inode, digest.is_some());
+        if digest.is_some() && digest == current {
+            self.rows.put(file);
+            return self.same_bytes(&before, inode);
+        }
+        if digest.is_some() && digest == self.rows.version_hash(file.id, file.head - 1)? {
+            self.rows.retract_version(&mut file)?;
+            self.rows.put(file);
+            return self.same_bytes(&before, inode);
+        }
+        self.rows.update_version(&mut file, &inode.attr, digest)?;
+        self.rows.put(file);
+        self.record_with(ChangeOp::Write, file.id, None, Some(file.head))
+    }
+
+    /// Equal bytes make no version, but their attributes may be new.
+    fn same_bytes(&mut self, before: &FileRow, inode: &Inode) -> rusqlite::Result<()> {
+        let attr = &inode.attr;
+        let old = (before.mode, before.uid, before.gid, before.stamp.mtime_ns);
+        if old == (attr.mode, attr.uid, attr.gid, attr.mtime.as_ns()) {
+            return Ok(());
+        }
+        self.rows.insert_attr(before.id, attr)?;
+        self.record(ChangeOp::Attr, before.id)
+    }
+
+    pub(super) fn digest(
+        &mut self,
+        session: SessionId,
+        read: Option<&(Inode, ContentHash)>,
+    ) -> rusqlite::Result<()> {
+        let Some(made) = self.rows.state.sessions.get_mut(&session) else { return Ok(()) };
+        made.awaited = made.awaited.saturating_sub(1);
+        let versions = made.versions.clone();
+        if made.ended && made.awaited == 0 {
+            self.rows.state.sessions.remove(&session);
+        }
+        let Some(&(inode, digest)) = read else { return Ok(()) };
+        for (id, number) in versions {
+            if self.rows.version_hash(id, number)?.is_some() {
+                continue;
+            }
+            let mut file = self.rows.file(id)?;
+            if file.head == number {
+                file.head_hash = HeadHash::Read(Some(digest));
+                if file.ended.is_none() && file.key == inode.key {
+                    file.settle(&inode.attr);
+                }
+                if number > 1 && self.rows.version_hash(id, number - 1)? == Some(digest) {
+                    self.rows.retract_version(&mut file)?;
+                    self.rows.put(file);
+                    continue;
+                }
+                self.rows.put(file);
+            }
+            self.rows.fill_hash(id, number, digest)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn end_session(&mut self, session: SessionId, key: InodeKey) {
+        self.rows.state.orphans.remove(&key);
+        if let Some(made) = self.rows.state.sessions.get_mut(&session) {
+            made.ended = true;
+            if made.awaited == 0 {
+                self.rows.state.sessions.remove(&session);
+            }
+        }
+    }
+}
+
+fn settle(file: &mut FileRow, inode: &Inode, known: bool) {
+    if known {
+        file.settle(&inode.attr);
+    } else {
+        file.take_attr(&inode.attr);
+    }
+}
