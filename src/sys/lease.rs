@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "rustix has no wrapper for leases")]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Once;
 
 /// The answer of [`writers`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +21,15 @@ pub enum Writers {
 
 /// Asks whether the inode behind `fd` is open for writing anywhere on this machine.
 ///
-/// `fd` must be open read-only, not `O_PATH`. The lease is given back at once.
+/// `fd` must be open read-only, not `O_PATH`. The lease is given back at once; whoever opens the inode
+/// meanwhile waits for that.
 pub fn writers(fd: BorrowedFd<'_>) -> Writers {
+    static BREAKS_IGNORED: Once = Once::new();
+    // Who holds a lease that is broken gets SIGIO, which ends the process unless it is ignored.
+    BREAKS_IGNORED.call_once(|| {
+        // SAFETY: SIG_IGN runs no code of ours, and nothing in this process waits for SIGIO.
+        unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+    });
     // SAFETY: F_SETLEASE takes an integer and no pointer; `fd` is open for the borrow's life.
     let taken = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
     if taken == 0 {
@@ -39,6 +47,22 @@ pub fn writers(fd: BorrowedFd<'_>) -> Writers {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn a_lease_that_is_broken_ends_nothing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let reader = std::fs::File::open(file.path()).unwrap();
+        std::thread::scope(|scope| {
+            let opener = scope.spawn(|| {
+                for _ in 0..2_000 {
+                    std::fs::File::options().write(true).open(file.path()).unwrap();
+                }
+            });
+            while !opener.is_finished() {
+                writers(reader.as_fd());
+            }
+        });
+    }
 
     #[test]
     fn an_open_writer_is_seen_and_its_end_too() {
