@@ -97,8 +97,9 @@ impl Fs {
     pub(super) fn backing_flags(&self, flags: OFlags) -> OFlags {
         let ours = OFlags::CREATE | OFlags::EXCL | OFlags::NOCTTY | OFlags::NOFOLLOW;
         // Requests arrive in buffers that O_DIRECT would refuse; the kernel keeps it for what it
-        // serves itself.
-        (flags - ours - OFlags::DIRECT) | OFlags::CLOEXEC
+        // serves itself. O_NONBLOCK says nothing of regular files, but for that an open would not
+        // wait until a lease is given back, of which users know nothing.
+        (flags - ours - OFlags::DIRECT - OFlags::NONBLOCK) | OFlags::CLOEXEC
     }
 
     /// Makes a handle of an open backing file.
