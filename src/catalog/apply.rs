@@ -31,8 +31,8 @@ pub(super) fn apply(rows: &mut Rows<'_>, event: &Event) -> rusqlite::Result<()> 
         Op::Attr { inode } => this.attr(inode),
         Op::Seal { inode, session, digest } => this.seal(inode, *session, *digest),
         Op::Digest { session, read } => this.digest(*session, read.as_ref()),
-        Op::End { session, key } => {
-            this.end_session(*session, *key);
+        Op::End { session, left } => {
+            this.end_session(*session, *left);
             Ok(())
         }
         Op::Observe { at, inode, found, origin } => this.observe(at, inode, found, *origin),

@@ -138,8 +138,9 @@ pub enum Op {
     End {
         /// Which.
         session: SessionId,
-        /// The file.
-        key: InodeKey,
+        /// The file, if no other session of it is left: should it have lost its last name, nothing
+        /// more comes from it either.
+        left: Option<InodeKey>,
     },
     /// A name was found on the backing directory.
     Observe {

@@ -119,8 +119,10 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    pub(super) fn end_session(&mut self, session: SessionId, key: InodeKey) {
-        self.rows.state.orphans.remove(&key);
+    pub(super) fn end_session(&mut self, session: SessionId, left: Option<InodeKey>) {
+        if let Some(key) = left {
+            self.rows.state.orphans.remove(&key);
+        }
         if let Some(made) = self.rows.state.sessions.get_mut(&session) {
             made.ended = true;
             if made.awaited == 0 {

@@ -86,7 +86,7 @@ impl World {
     fn seal(&mut self, ino: u64, content: u8) {
         self.sessions += 1;
         self.seal_as(self.sessions, ino, Some(hash(content)));
-        self.push(Op::End { session: SessionId(self.sessions), key: key(ino) });
+        self.push(Op::End { session: SessionId(self.sessions), left: Some(key(ino)) });
     }
 
     fn seal_as(&mut self, session: u64, ino: u64, digest: Option<ContentHash>) {
@@ -284,7 +284,7 @@ fn a_late_digest_completes_its_version_or_takes_it_back() {
     assert_eq!(w.log("f"), [1, 0]);
     assert_eq!(w.tree(When::Now), [("f".into(), None)], "no digest is better than a wrong one");
     let inode = w.inode(10, Kind::File);
-    w.push(Op::End { session: SessionId(50), key: key(10) });
+    w.push(Op::End { session: SessionId(50), left: Some(key(10)) });
     w.push(Op::Digest { session: SessionId(50), read: Some((inode, hash(2))) });
     assert_eq!(w.log("f"), [1, 2]);
     w.seal_as(51, 10, None);

@@ -69,7 +69,15 @@ impl Fs {
 
     pub(super) fn end_session(&self, node: &Node, session: SessionId) {
         let _tree = self.tree.read();
-        self.push(None, Op::End { session, key: node.key });
+        self.tell_end(node, session);
+    }
+
+    /// The caller holds the tree lock.
+    fn tell_end(&self, node: &Node, session: SessionId) {
+        // A session that is left may still write to a file that has no name any more.
+        let others = node.peek_open(|open| open.has_writers(None) || open.mapped > 0);
+        let left = (others != Some(true)).then_some(node.key);
+        self.push(None, Op::End { session, left });
     }
 
     fn seal_file(&self, file: &Arc<File>, why: Why) {
@@ -324,7 +332,7 @@ impl Fs {
             if let Err(error) = sealed {
                 tracing::warn!(%error, inode = node.key.ino, "cannot seal, the next walk will");
             }
-            self.push(None, Op::End { session: id, key: node.key });
+            self.tell_end(node, id);
             Ok(())
         })();
         node.with_open(|open| open.handles -= 1);

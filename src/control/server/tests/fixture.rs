@@ -146,7 +146,7 @@ impl Fixture {
         let session = SessionId(self.sessions);
         self.push(Op::Seal { inode, session, digest: Some(digest(content)) });
         let key = inode.key;
-        self.push(Op::End { session, key });
+        self.push(Op::End { session, left: Some(key) });
     }
 
     pub(super) fn remove(&mut self, path: &str) {
