@@ -34,7 +34,7 @@ impl FileId {
 }
 
 /// One open session of the mount: an open file handle from its open to its last release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
 /// What identifies an inode of the backing filesystem for as long as it exists.

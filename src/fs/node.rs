@@ -98,6 +98,13 @@ impl OpenState {
         })
     }
 
+    /// The writer whose session began last, if that was after `session`.
+    pub(super) fn newest_after(&self, session: SessionId) -> Option<Arc<File>> {
+        let id = |file: &Arc<File>| file.session.as_ref().map(|session| session.id);
+        let later = self.writers.iter().filter_map(Weak::upgrade);
+        later.filter(|file| id(file) > Some(session)).max_by_key(id)
+    }
+
     /// Nothing is left that must be remembered while no handle is open.
     fn is_spent(&self) -> bool {
         self.handles == 0

@@ -101,9 +101,9 @@ impl Fs {
     ) -> Result<(), Errno> {
         let _one = node.sealing.lock();
         let attr = stat::fstat(&file.fd)?.attr;
-        let (alone, others, sealed) = node.with_open(|open| {
+        let (alone, others, sealed, next) = node.with_open(|open| {
             let alone = open.epoch == state.epoch && open.mapped == 0;
-            (alone, open.has_writers(Some(session.id)), open.sealed)
+            (alone, open.has_writers(Some(session.id)), open.sealed, open.newest_after(session.id))
         });
         let changed = if !session.kernel_writes && !session.mappable {
             state.touched
@@ -123,8 +123,11 @@ impl Fs {
         };
         let inode = Inode { key: node.key, attr };
         let digest = tail.as_ref().map(Tail::digest);
-        let writer = Some(Arc::clone(&session.writer));
-        self.push(writer, Op::Seal { inode, session: session.id, digest });
+        // What this session was sealed with stays its version; who came later made the rest.
+        let maker = next.filter(|_| state.sealed && !state.touched);
+        let maker = maker.as_ref().and_then(|file| file.session.as_ref()).unwrap_or(session);
+        let writer = Some(Arc::clone(&maker.writer));
+        self.push(writer, Op::Seal { inode, session: maker.id, digest });
         let number = node.with_open(|open| {
             open.sealed = Some(attr.stamp());
             open.seals += 1;
@@ -135,7 +138,7 @@ impl Fs {
         });
         if digest.is_none() {
             let prefix = state.prefix.take().filter(|_| alone);
-            self.digest_later(node, file, session, prefix, Sealed { number, size: attr.size });
+            self.digest_later(node, file, maker, prefix, Sealed { number, size: attr.size });
         }
         state.touched = false;
         state.sealed = true;
