@@ -10,4 +10,8 @@
 #[allow(dead_code, reason = "shared with the other tests")]
 mod mounted;
 
+mod hashing;
 mod layers;
+mod saves;
+mod tools;
+mod work;
