@@ -223,7 +223,7 @@ impl Fs {
     /// Waits until every digest that was on its way is with the catalog, but for those of files that
     /// somebody has mapped for writing.
     pub fn settle(&self) {
-        self.look_at_mapped();
+        self.settle_mapped();
         self.hashers.settle();
     }
 

@@ -198,13 +198,17 @@ impl Rows<'_> {
     }
 
     /// Takes back the head, which turned out to have the bytes of the version before it.
-    pub(super) fn retract_version(&self, row: &mut FileRow) -> rusqlite::Result<()> {
+    pub(super) fn retract_version(&mut self, row: &mut FileRow) -> rusqlite::Result<()> {
         let (file, number) = (row.id.0.cast_signed(), row.head);
         let log = "UPDATE change SET op = ?3, number = NULL
                    WHERE seq = (SELECT seq FROM version WHERE file = ?1 AND number = ?2)";
         self.db.prepare_cached(log)?.execute(params![file, number, ChangeOp::Attr.code()])?;
         let sql = "DELETE FROM version WHERE file = ?1 AND number = ?2";
         self.db.prepare_cached(sql)?.execute(params![file, number])?;
+        // The number will be another session's.
+        for made in self.state.sessions.values_mut() {
+            made.versions.retain(|version| *version != (row.id, row.head));
+        }
         row.head -= 1;
         row.head_hash = HeadHash::NotRead;
         row.sealed_by = None;

@@ -84,6 +84,9 @@ impl Fs {
         let _tree = self.tree.read();
         self.ensure_known(&node);
         let truncates = flags.contains(OFlags::TRUNC);
+        // What the open cuts off must not be found by the late end of an earlier session before this
+        // one is known.
+        let _one = truncates.then(|| node.sealing.lock());
         let fd = {
             // Cutting off the content clears setuid for everyone who could not keep it.
             let _guard = (truncates && caller.uid != 0).then(WithoutFsetid::enter).transpose()?;

@@ -13,24 +13,47 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::OFlags;
 
 use super::Fs;
+use super::handle::Session;
 use super::hashing::{Reading, read_digest};
 use super::node::Node;
 use crate::catalog::event::Op;
 use crate::sys::lease::{self, Writers};
 use crate::sys::{Errno, stat};
-use crate::types::{Inode, SessionId, Writer};
+use crate::types::{Inode, SessionId, Stamp, Writer};
 
 /// How soon something that looks like a mapping is looked at again.
 const SECOND_LOOK: Duration = Duration::from_millis(10);
 /// How often a mapping is asked for that stays.
 const EVERY: Duration = Duration::from_millis(250);
 
-/// A session whose file is still mapped.
+/// A session that is over, but for a mapping that may be left of it.
+#[derive(Debug, Clone)]
+pub(super) struct MaybeMapped {
+    session: SessionId,
+    writer: Arc<Writer>,
+    /// Size and times of the content when it was last told.
+    told: Stamp,
+    /// The session has changed the content, so stores need not have moved the times again.
+    wrote: bool,
+}
+
+impl MaybeMapped {
+    pub(super) fn of(session: &Session) -> Self {
+        let state = session.state.lock();
+        Self {
+            session: session.id,
+            writer: Arc::clone(&session.writer),
+            told: state.baseline,
+            wrote: state.sealed || state.touched,
+        }
+    }
+}
+
+/// An entry of the list.
 #[derive(Debug)]
 struct Mapped {
     node: Arc<Node>,
-    session: SessionId,
-    writer: Arc<Writer>,
+    of: MaybeMapped,
     looks: u32,
 }
 
@@ -70,7 +93,7 @@ pub(super) fn finish(fs: &Fs) {
         if let Err(error) = fs.seal_mapped(&mapped, Digest::Now) {
             tracing::warn!(%error, inode = mapped.node.key.ino, "cannot seal, the next walk will");
         }
-        fs.end_session(&mapped.node, mapped.session);
+        fs.end_session(&mapped.node, mapped.of.session);
     }
 }
 
@@ -87,17 +110,24 @@ enum Left {
 
 impl Fs {
     /// Ends a session that could be mapped, once it is not any more.
-    pub(super) fn end_when_unmapped(
-        &self,
-        node: Arc<Node>,
-        session: SessionId,
-        writer: Arc<Writer>,
-    ) {
+    pub(super) fn end_when_unmapped(&self, node: Arc<Node>, of: MaybeMapped) {
         if self.writers_left(&node) == Left::Nobody {
-            return self.end_session(&node, session);
+            let now = self.stat_node(&node).map(|stat| stat.attr);
+            let sealed = node.peek_open(|open| open.sealed).flatten();
+            let told = now
+                .as_ref()
+                .is_ok_and(|attr| attr.stamp() == of.told || Some(attr.stamp()) == sealed);
+            if told && !of.wrote && !self.silent_mappings {
+                return self.end_session(&node, of.session);
+            }
+            let small = now.is_ok_and(|attr| attr.size <= self.options.read_at_close);
+            let mapped = Mapped { node: Arc::clone(&node), of: of.clone(), looks: 0 };
+            if small && self.seal_mapped(&mapped, Digest::Now).is_ok() {
+                return self.end_session(&node, of.session);
+            }
         }
         node.with_open(|open| open.mapped += 1);
-        self.mapped.list.lock().push(Mapped { node, session, writer, looks: 0 });
+        self.mapped.list.lock().push(Mapped { node, of, looks: 0 });
         self.mapped.signal.notify_one();
     }
 
@@ -111,8 +141,24 @@ impl Fs {
         }
     }
 
+    /// Seals what was mapped until a moment ago, for somebody who asks for it.
+    pub(super) fn settle_mapped(&self) {
+        /// The end of a file that is closed comes a moment after the close.
+        const MOMENT: Duration = Duration::from_millis(2);
+        for _ in 0..50 {
+            self.look_at_mapped();
+            let soon = |mapped: &Mapped| {
+                mapped.looks < 2 || self.writers_left(&mapped.node) == Left::Session
+            };
+            if !self.mapped.list.lock().iter().any(soon) {
+                return;
+            }
+            std::thread::sleep(MOMENT);
+        }
+    }
+
     /// Goes through the list once and returns when to come again.
-    pub(super) fn look_at_mapped(&self) -> Duration {
+    fn look_at_mapped(&self) -> Duration {
         let _looking = self.mapped.looking.lock();
         let list = std::mem::take(&mut *self.mapped.list.lock());
         let mut pause = EVERY;
@@ -121,7 +167,7 @@ impl Fs {
             match self.writers_left(&mapped.node) {
                 Left::Nobody if self.seal_mapped(&mapped, Digest::Now).is_ok() => {
                     mapped.node.with_open(|open| open.mapped -= 1);
-                    self.end_session(&mapped.node, mapped.session);
+                    self.end_session(&mapped.node, mapped.of.session);
                     continue;
                 }
                 // The kernel gives up a closed file a moment after it has told us.
@@ -143,29 +189,32 @@ impl Fs {
     fn seal_mapped(&self, mapped: &Mapped, digest: Digest) -> Result<(), Errno> {
         let node = &mapped.node;
         let fd = self.open_node(node, OFlags::RDONLY | OFlags::NONBLOCK)?;
-        let _tree = self.tree.read();
-        let _one = node.sealing.lock();
-        let (attr, digest) = match digest {
+        // Without a lock: reading may take long.
+        let read = match digest {
+            Digest::WhenUnmapped => None,
             Digest::Now => match read_digest(fd.as_fd(), None)? {
-                Reading::Stable(read) => (read.1, Some(read.0.digest())),
+                Reading::Stable(read) => Some(*read),
                 Reading::Torn => return Err(Errno::AGAIN),
             },
-            Digest::WhenUnmapped => {
-                let attr = stat::fstat(&fd)?.attr;
-                let told = node.peek_open(|open| open.sealed == Some(attr.stamp()));
-                if told == Some(true) && !self.silent_mappings {
-                    return Ok(());
-                }
-                (attr, None)
-            }
         };
+        let _tree = self.tree.read();
+        let _one = node.sealing.lock();
+        let attr = stat::fstat(&fd)?.attr;
+        if read.as_ref().is_some_and(|(_, read)| read.stamp() != attr.stamp()) {
+            return Err(Errno::AGAIN);
+        }
+        let told = node.peek_open(|open| open.sealed == Some(attr.stamp())) == Some(true);
+        if read.is_none() && told && !self.silent_mappings {
+            return Ok(());
+        }
         node.with_open(|open| {
             open.sealed = Some(attr.stamp());
             open.seals += 1;
         });
         let inode = Inode { key: node.key, attr };
-        let writer = Some(Arc::clone(&mapped.writer));
-        self.push(writer, Op::Seal { inode, session: mapped.session, digest });
+        let (session, digest) = (mapped.of.session, read.map(|(tail, _)| tail.digest()));
+        let writer = Some(Arc::clone(&mapped.of.writer));
+        self.push(writer, Op::Seal { inode, session, digest });
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ use rustix::fs::OFlags;
 use super::handle::{Fh, File, OpenMode, Session, SessionState};
 use super::hashing::{Pending, Reading, Tail, open_to_read, read_digest};
 use super::io::Fresh;
+use super::mapped::MaybeMapped;
 use super::node::Node;
 use super::{Fs, NodeId};
 use crate::catalog::event::Op;
@@ -43,22 +44,23 @@ impl Fs {
     /// The end of an open file.
     pub fn release(&self, fh: Fh) {
         let Ok(file) = self.files.remove(fh) else { return };
-        self.seal_file(&file, Why::End);
         let node = Arc::clone(&file.node);
-        let session = file.session.as_ref().map(|session| {
-            let mapped = session.mappable && file.backing.is_some();
-            (session.id, Arc::clone(&session.writer), mapped)
-        });
+        let mappable = |session: &Session| session.mappable && file.backing.is_some();
+        let maybe_mapped = file.session.as_ref().filter(|s| mappable(s)).map(MaybeMapped::of);
+        if maybe_mapped.is_none() {
+            self.seal_file(&file, Why::End);
+        }
+        let session = file.session.as_ref().map(|session| session.id);
         drop(file);
         node.with_open(|open| {
             open.handles -= 1;
             open.writers.retain(|writer| writer.strong_count() > 0);
         });
-        let Some((id, writer, mapped)) = session else { return };
-        if mapped {
-            self.end_when_unmapped(node, id, writer);
-        } else {
-            self.end_session(&node, id);
+        match (maybe_mapped, session) {
+            // Only after our own descriptor is closed the kernel can tell whether anybody can write.
+            (Some(session), _) => self.end_when_unmapped(node, session),
+            (None, Some(session)) => self.end_session(&node, session),
+            (None, None) => {}
         }
     }
 
@@ -85,12 +87,14 @@ impl Fs {
         // Before the session's lock, as everywhere.
         let _tree = self.tree.read();
         let mut state = session.state.lock();
+        let _one = file.node.sealing.lock();
         if let Err(error) = self.seal(&file.node, file, session, &mut state, why) {
             tracing::warn!(%error, inode = file.node.key.ino, "cannot seal, the next walk will");
         }
     }
 
-    /// Seals if anything may have changed. The caller holds the tree lock and the session's.
+    /// Seals if anything may have changed. The caller holds the tree lock, the session's and the
+    /// node's for sealing.
     fn seal(
         &self,
         node: &Arc<Node>,
@@ -99,7 +103,6 @@ impl Fs {
         state: &mut SessionState,
         why: Why,
     ) -> Result<(), Errno> {
-        let _one = node.sealing.lock();
         let attr = stat::fstat(&file.fd)?.attr;
         let (alone, others, sealed, next) = node.with_open(|open| {
             let alone = open.epoch == state.epoch && open.mapped == 0;
@@ -322,13 +325,14 @@ impl Fs {
         let result = (|| {
             let session =
                 self.begin_session(node, &fd, OFlags::WRONLY, writer, Fresh::No, OpenMode::Direct)?;
+            let id = session.id;
+            let mut state = session.state.lock();
+            let _one = node.sealing.lock();
             {
                 let _guard = (caller.uid != 0).then(WithoutFsetid::enter).transpose()?;
                 rustix::fs::ftruncate(&fd, size)?;
             }
-            let id = session.id;
             let file = File { node: Arc::clone(node), fd, session: None, backing: None };
-            let mut state = session.state.lock();
             state.hasher = None;
             state.touched = true;
             let sealed = self.seal(node, &file, &session, &mut state, Why::Close);
