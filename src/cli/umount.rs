@@ -66,8 +66,12 @@ pub(super) enum Life {
 pub(super) fn mountpoint_of(path: &Path) -> anyhow::Result<(PathBuf, Life)> {
     let error = |path: &Path| format!("cannot use {} as a directory", path.display());
     match path.canonicalize() {
-        Ok(mountpoint) => Ok((mountpoint, Life::Alive)),
-        Err(cause) if cause.raw_os_error() == Some(libc::ENOTCONN) => {
+        // The kernel may know the root of a dead mount for a while, but has no figures of it.
+        Ok(mountpoint) => match rustix::fs::statfs(&mountpoint) {
+            Err(Errno::NOTCONN | Errno::CONNABORTED) => Ok((mountpoint, Life::Dead)),
+            _ => Ok((mountpoint, Life::Alive)),
+        },
+        Err(cause) if matches!(cause.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)) => {
             let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
                 return Err(cause).with_context(|| error(path));
             };

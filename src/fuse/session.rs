@@ -218,8 +218,10 @@ fn probe_passthrough(
 }
 
 /// Whether something is mounted at a path whose server is gone.
+///
+/// `stat` would not do: the kernel answers it by itself while it trusts what it was told.
 pub fn is_dead(path: &Path) -> bool {
-    matches!(rustix::fs::stat(path), Err(Errno::NOTCONN | Errno::CONNABORTED))
+    matches!(rustix::fs::statfs(path), Err(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 /// Takes away a mount; a dead or busy one at once if `how` says so.
