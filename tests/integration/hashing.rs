@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rstest::rstest;
 use rustix::fs::FallocateFlags;
-use rustix::mm::{MapFlags, MsyncFlags, ProtFlags};
 
+use crate::mapping::Mapping;
 use crate::mounted::{Mounted, can_mount};
 use crate::tools::{noise, sha256, sha256_of};
 
@@ -476,62 +476,4 @@ fn a_mapping_that_outlives_its_file_descriptor_is_one_version(
     let expected = ["0123456789", "abc34xyz89"].map(sha256);
     // Nobody tells of an unmap, and without the kernel's help stores are written back later.
     mounted.wait_for("digest of the mapping", || mounted.digests("f") == expected);
-}
-
-/// A shared mapping; which tests of stores that no message tells of need.
-struct Mapping {
-    start: *mut std::ffi::c_void,
-    length: usize,
-}
-
-#[expect(unsafe_code, reason = "a mapping that other processes see can be had by no other way")]
-impl Mapping {
-    fn of(file: &File, length: usize) -> Self {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: the kernel chooses the address, so nothing else is there.
-        let start = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, file, 0)
-        };
-        Self { start: start.unwrap(), length }
-    }
-
-    fn anonymous(length: usize) -> Self {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: the kernel chooses the address, so nothing else is there.
-        let start = unsafe {
-            let nowhere = std::ptr::null_mut();
-            rustix::mm::mmap_anonymous(nowhere, length, protection, MapFlags::PRIVATE)
-        };
-        Self { start: start.unwrap(), length }
-    }
-
-    fn store(&self, offset: usize, bytes: &[u8]) {
-        assert!(offset + bytes.len() <= self.length);
-        for (index, byte) in bytes.iter().enumerate() {
-            // SAFETY: within the mapping, by the assertion; volatile, as others see it.
-            unsafe { self.start.cast::<u8>().add(offset + index).write_volatile(*byte) };
-        }
-    }
-
-    fn fill(&self, byte: u8) {
-        self.store(0, &vec![byte; self.length]);
-    }
-
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: mapped for as long as `self` lives, and nobody writes meanwhile.
-        unsafe { std::slice::from_raw_parts(self.start.cast(), self.length) }
-    }
-
-    fn sync(&self) {
-        // SAFETY: exactly what was mapped.
-        unsafe { rustix::mm::msync(self.start, self.length, MsyncFlags::SYNC) }.unwrap();
-    }
-}
-
-#[expect(unsafe_code, reason = "see above")]
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: exactly what was mapped, and nobody can use it any more.
-        unsafe { rustix::mm::munmap(self.start, self.length) }.unwrap();
-    }
 }

@@ -11,7 +11,10 @@
 mod mounted;
 
 mod hashing;
+mod hidden;
 mod layers;
+mod mapping;
+mod restart;
 mod saves;
 mod tools;
 mod work;

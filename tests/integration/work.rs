@@ -278,6 +278,24 @@ fn a_build() {
 }
 
 #[test]
+fn renames_links_and_attributes_leave_nothing_to_read() {
+    if !can_mount() || !have(&["setfattr"]) {
+        return;
+    }
+    let mut mounted = Mounted::new();
+    mounted.shell(
+        r#"
+        for n in $(seq 9); do echo $n > f$n; done
+        ln f1 g1; mv f2 g2; mv f3 f4; chmod 600 f5; touch f6; setfattr -n user.a -v b f7
+        ln f8 h; mkdir d e; mv f9 d; mv d e/d; ln g2 l; rm g2
+        ln e/d/f9 over; echo new > t; mv t over
+        exec 5>>open; echo 1 >&5; mv open e; ln e/open opened; chmod 640 opened; echo 2 >&5
+        "#,
+    );
+    mounted.assert_survives_remount();
+}
+
+#[test]
 fn a_compiled_c_program() {
     if !can_mount() || !have(&["gcc", "make"]) {
         return;

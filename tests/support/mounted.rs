@@ -59,6 +59,15 @@ impl Mounted {
         mounted
     }
 
+    /// Mounts a directory that `prepare` has filled over itself.
+    pub(crate) fn over_itself(options: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let mut mounted = Self::unmounted(options);
+        prepare(&mounted.backing);
+        mounted.mountpoint = mounted.backing.clone();
+        mounted.start();
+        mounted
+    }
+
     /// The directories only.
     pub(crate) fn unmounted(options: &str) -> Self {
         let dir = scratch();
@@ -106,10 +115,40 @@ impl Mounted {
         self.wait_for("mount", || self.is_mounted() && self.is_registered());
     }
 
+    /// Starts the daemon as a user does, in the background; whoever calls this unmounts it.
+    pub(crate) fn start_in_background(&mut self) {
+        // The daemon has the log's descriptor until it serves.
+        let log = std::fs::File::create(self.scratch("start.log")).unwrap();
+        let status = self
+            .command()
+            .args(["mount", "-o", &self.options])
+            .args([&self.backing, &self.mountpoint])
+            .stderr(log)
+            .status()
+            .unwrap();
+        let told = std::fs::read_to_string(self.scratch("start.log")).unwrap();
+        assert!(status.success(), "{told}");
+    }
+
+    /// Waits until the daemon has ended by itself, in order.
+    pub(crate) fn wait_for_end(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        let mut status = None;
+        self.wait_for("end of the daemon", || {
+            status = daemon.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(status.unwrap().success(), "the daemon ended with {status:?}:\n{}", self.log());
+    }
+
     fn is_registered(&self) -> bool {
         std::fs::read_dir(&self.runtime)
             .unwrap()
-            .any(|entry| entry.unwrap().path().extension().is_some_and(|e| e == "json"))
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|e| e == "json"))
+            .filter_map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok())
+            // One that was killed has left its entry there.
+            .any(|record: serde_json::Value| record["pid"] == self.pid())
     }
 
     /// Whether the kernel has a Horace mount there.
