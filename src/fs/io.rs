@@ -117,7 +117,7 @@ impl Fs {
     ) -> Result<Opened, Errno> {
         // From here on the node remembers what its open files share.
         node.with_open(|open| open.handles += 1);
-        let mode = self.choose(flags, fresh);
+        let mode = self.choose(&fd, flags, fresh, writer.as_deref());
         let (mode, backing) = self.register(node, &fd, mode, flags, fresh, registrar);
         let session = writer
             .map(|writer| self.begin_session(node, &fd, flags, writer, fresh, mode))
@@ -138,9 +138,19 @@ impl Fs {
     }
 
     /// Which way of serving suits an open file best.
-    fn choose(&self, flags: OFlags, fresh: Fresh) -> OpenMode {
+    fn choose(
+        &self,
+        fd: &OwnedFd,
+        flags: OFlags,
+        fresh: Fresh,
+        writer: Option<&Writer>,
+    ) -> OpenMode {
         if !self.kernel_serves() {
             return if may_write(flags) { OpenMode::Direct } else { OpenMode::Cached };
+        }
+        // The kernel writes with our rights, which let setuid and setgid stay.
+        if writer.is_some_and(|writer| writer.uid != 0) && has_privileges(fd) {
+            return OpenMode::Stream;
         }
         if !may_write(flags) || flags.contains(OFlags::DIRECT) {
             return OpenMode::Passthrough;
@@ -371,6 +381,11 @@ impl Fs {
             Sync::Data => rustix::fs::fdatasync(&file.fd),
         }
     }
+}
+
+/// Whether a write by an ordinary user must take something from the mode of a file.
+fn has_privileges(fd: &OwnedFd) -> bool {
+    stat::fstat(fd).is_ok_and(|stat| stat.attr.mode & (libc::S_ISUID | libc::S_ISGID) != 0)
 }
 
 /// What a write does to setuid and setgid.
