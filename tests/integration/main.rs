@@ -10,6 +10,7 @@
 #[allow(dead_code, reason = "shared with the other tests")]
 mod mounted;
 
+mod callers;
 mod hashing;
 mod hidden;
 mod layers;
