@@ -87,7 +87,8 @@ fn name(typed: &[u8], below: &[u8], path: &[u8]) -> Vec<u8> {
         name.push(b'/');
     }
     name.extend_from_slice(rest);
-    name
+    // `sha256sum` takes this one for its standard input.
+    if name == b"-" { b"./-".to_vec() } else { name }
 }
 
 /// One line as GNU `sha256sum` prints it.
@@ -121,6 +122,8 @@ mod tests {
     #[case("/mnt/sub", "sub", "sub/x", "/mnt/sub/x")]
     #[case("/", "", "x", "/x")]
     #[case("sub/file", "sub/file", "sub/file", "sub/file")]
+    #[case(".", "", "-", "./-")]
+    #[case(".", "", "a/-", "a/-")]
     fn names_are_reached_by_what_was_typed(
         #[case] dir: &str,
         #[case] below: &str,
