@@ -11,11 +11,14 @@
 mod mounted;
 
 mod callers;
+mod fstab;
 mod hashing;
 mod hidden;
 mod layers;
 mod mapping;
+mod names;
 mod restart;
 mod saves;
+mod scale;
 mod tools;
 mod work;
