@@ -11,12 +11,14 @@
 mod mounted;
 
 mod callers;
+mod commands;
 mod fstab;
 mod hashing;
 mod hidden;
 mod layers;
 mod mapping;
 mod names;
+mod operations;
 mod restart;
 mod saves;
 mod scale;
