@@ -187,6 +187,39 @@ fn a_late_close_leaves_the_next_session_alone(
 }
 
 #[rstest]
+fn a_close_at_the_moment_of_the_next_open_takes_nothing_from_either(
+    #[values("io=auto", "io=stream", "io=passthrough", "passthrough=off")] options: &str,
+    #[values(false, true)] read: bool,
+) {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::with_options(options);
+    let (sender, late) = std::sync::mpsc::channel::<File>();
+    let closer = std::thread::spawn(move || late.into_iter().for_each(drop));
+    let mut expected = Vec::new();
+    for n in 0..300 {
+        let mut open = OpenOptions::new();
+        open.create(true).write(true).read(read).truncate(true);
+        let mut file = open.open(mounted.at("f")).unwrap();
+        file.write_all(format!("{n:3}").as_bytes()).unwrap();
+        sender.send(file.try_clone().unwrap()).unwrap();
+        drop(file);
+        expected.push(sha256(format!("{n:3}")));
+    }
+    drop(sender);
+    closer.join().unwrap();
+    let found = mounted.digests("f");
+    let first = (0..300).find(|n| found.get(*n) != expected.get(*n));
+    assert_eq!(
+        (found.len(), first),
+        (300, None),
+        "{:#?}",
+        mounted.log_of("f").get(first.unwrap_or(0))
+    );
+}
+
+#[rstest]
 fn children_that_inherit_a_file_share_its_session(
     #[values("io=auto", "passthrough=off")] options: &str,
 ) {
