@@ -242,15 +242,22 @@ impl Mounted {
     }
 }
 
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Also after a failed assertion no mount and no daemon may be left behind.
+impl Mounted {
+    /// Takes every mount away from the mountpoint.
+    fn detach(&self) {
         while self.is_mounted() {
             let flags = rustix::mount::UnmountFlags::DETACH;
             if rustix::mount::unmount(&self.mountpoint, flags).is_err() {
                 break;
             }
         }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Also after a failed assertion no mount and no daemon may be left behind.
+        self.detach();
         if let Some(mut daemon) = self.daemon.take() {
             let deadline = Instant::now() + Duration::from_secs(5);
             while Instant::now() < deadline && matches!(daemon.try_wait(), Ok(None)) {
@@ -258,6 +265,8 @@ impl Drop for Mounted {
             }
             let _ = daemon.kill();
             let _ = daemon.wait();
+            // It may have been about to mount.
+            self.detach();
         }
         if std::thread::panicking() {
             eprintln!("daemon log:\n{}", self.log());
