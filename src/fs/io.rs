@@ -305,7 +305,10 @@ impl Fs {
             }
             // Order does not matter any more, so writes need not wait for each other.
             drop(state);
-            return answer(write_all(&file.fd, data, offset));
+            let result = write_all(&file.fd, data, offset);
+            // A close of another descriptor may have sealed while this was under way.
+            session.state.lock().touched = true;
+            return answer(result);
         }
         let result = write_all(&file.fd, data, offset);
         drop(guard);
@@ -328,8 +331,7 @@ impl Fs {
     pub fn fallocate(&self, fh: Fh, mode: i32, offset: u64, length: u64) -> Result<(), Errno> {
         let file = self.files.get(fh)?;
         let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
-        file.interfere()?;
-        rustix::fs::fallocate(&file.fd, mode, offset, length)
+        file.interfere(|| rustix::fs::fallocate(&file.fd, mode, offset, length))
     }
 
     /// Copies a range between two files and returns how many bytes were copied.
@@ -343,16 +345,12 @@ impl Fs {
         length: u64,
     ) -> Result<usize, Errno> {
         let (from, to) = (self.files.get(from)?, self.files.get(to)?);
-        to.interfere()?;
         // The reply has 32 bits.
         let length = usize::try_from(length.min(1 << 30)).map_err(|_| Errno::INVAL)?;
-        rustix::fs::copy_file_range(
-            &from.fd,
-            Some(&mut from_offset),
-            &to.fd,
-            Some(&mut to_offset),
-            length,
-        )
+        to.interfere(|| {
+            let (from_offset, to_offset) = (Some(&mut from_offset), Some(&mut to_offset));
+            rustix::fs::copy_file_range(&from.fd, from_offset, &to.fd, to_offset, length)
+        })
     }
 
     /// Finds the next data or hole, with the `whence` of `lseek(2)`.
@@ -407,15 +405,24 @@ pub enum Sync {
 }
 
 impl File {
-    /// Notes a change of the content that no stream can follow.
-    pub(super) fn interfere(&self) -> Result<(), Errno> {
+    /// Makes a change of the content that no stream can follow.
+    pub(super) fn interfere<T>(
+        &self,
+        change: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
         let session = self.session.as_ref().ok_or(Errno::BADF)?;
+        let touch = || {
+            let mut state = session.state.lock();
+            state.touched = true;
+            state.hasher = None;
+            state.prefix = None;
+        };
         self.node.with_open(|open| open.epoch += 1);
-        let mut state = session.state.lock();
-        state.touched = true;
-        state.hasher = None;
-        state.prefix = None;
-        Ok(())
+        touch();
+        let result = change();
+        // Again: a close of another descriptor may have sealed while this was under way.
+        touch();
+        result
     }
 }
 

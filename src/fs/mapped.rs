@@ -35,16 +35,19 @@ pub(super) struct MaybeMapped {
     told: Stamp,
     /// The session has changed the content, so stores need not have moved the times again.
     wrote: bool,
+    /// How many seals the node had seen by then.
+    seals: u64,
 }
 
 impl MaybeMapped {
-    pub(super) fn of(session: &Session) -> Self {
+    pub(super) fn of(node: &Node, session: &Session) -> Self {
         let state = session.state.lock();
         Self {
             session: session.id,
             writer: Arc::clone(&session.writer),
             told: state.baseline,
             wrote: state.sealed || state.touched,
+            seals: node.peek_open(|open| open.seals).unwrap_or(0),
         }
     }
 }
@@ -185,7 +188,8 @@ impl Fs {
     /// Tells what a mapping has left, or that it may be changing the content.
     ///
     /// # Errors
-    /// The backing filesystem's; `EAGAIN` if the content changes too fast to be read.
+    /// The backing filesystem's; `EAGAIN` if the content changes too fast to be read, `EBUSY` while
+    /// a session is at work.
     fn seal_mapped(&self, mapped: &Mapped, digest: Digest) -> Result<(), Errno> {
         let node = &mapped.node;
         let fd = self.open_node(node, OFlags::RDONLY | OFlags::NONBLOCK)?;
@@ -203,8 +207,15 @@ impl Fs {
         if read.as_ref().is_some_and(|(_, read)| read.stamp() != attr.stamp()) {
             return Err(Errno::AGAIN);
         }
-        let told = node.peek_open(|open| open.sealed == Some(attr.stamp())) == Some(true);
-        if read.is_none() && told && !self.silent_mappings {
+        let (told, since, busy) = node.with_open(|open| {
+            let told = open.sealed == Some(attr.stamp());
+            (told, open.seals > mapped.of.seals, open.has_writers(None))
+        });
+        if busy {
+            // What is there by now is for that session to tell.
+            return Err(Errno::BUSY);
+        }
+        if told && (since || (read.is_none() && !self.silent_mappings)) {
             return Ok(());
         }
         node.with_open(|open| {

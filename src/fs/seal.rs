@@ -46,7 +46,8 @@ impl Fs {
         let Ok(file) = self.files.remove(fh) else { return };
         let node = Arc::clone(&file.node);
         let mappable = |session: &Session| session.mappable && file.backing.is_some();
-        let maybe_mapped = file.session.as_ref().filter(|s| mappable(s)).map(MaybeMapped::of);
+        let maybe_mapped = file.session.as_ref().filter(|s| mappable(s));
+        let maybe_mapped = maybe_mapped.map(|session| MaybeMapped::of(&node, session));
         if maybe_mapped.is_none() {
             self.seal_file(&file, Why::End);
         }
@@ -358,11 +359,11 @@ impl Fs {
             let state = session.state.lock();
             state.hasher.is_some() && state.hashed == size
         };
-        if !keeps_stream {
-            file.interfere()?;
-        }
-        let _guard = (caller.uid != 0).then(WithoutFsetid::enter).transpose()?;
-        rustix::fs::ftruncate(&file.fd, size)
+        let truncate = || {
+            let _guard = (caller.uid != 0).then(WithoutFsetid::enter).transpose()?;
+            rustix::fs::ftruncate(&file.fd, size)
+        };
+        if keeps_stream { truncate() } else { file.interfere(truncate) }
     }
 }
 
