@@ -35,19 +35,16 @@ pub(super) struct MaybeMapped {
     told: Stamp,
     /// The session has changed the content, so stores need not have moved the times again.
     wrote: bool,
-    /// How many seals the node had seen by then.
-    seals: u64,
 }
 
 impl MaybeMapped {
-    pub(super) fn of(node: &Node, session: &Session) -> Self {
+    pub(super) fn of(session: &Session) -> Self {
         let state = session.state.lock();
         Self {
             session: session.id,
             writer: Arc::clone(&session.writer),
             told: state.baseline,
             wrote: state.sealed || state.touched,
-            seals: node.peek_open(|open| open.seals).unwrap_or(0),
         }
     }
 }
@@ -207,15 +204,15 @@ impl Fs {
         if read.as_ref().is_some_and(|(_, read)| read.stamp() != attr.stamp()) {
             return Err(Errno::AGAIN);
         }
-        let (told, since, busy) = node.with_open(|open| {
+        let (told, busy) = node.with_open(|open| {
             let told = open.sealed == Some(attr.stamp());
-            (told, open.seals > mapped.of.seals, open.has_writers(None))
+            (told, open.has_writers(None) || open.pending.is_some())
         });
         if busy {
-            // What is there by now is for that session to tell.
+            // What is there by now is for that session to tell first.
             return Err(Errno::BUSY);
         }
-        if told && (since || (read.is_none() && !self.silent_mappings)) {
+        if told && read.is_none() && !self.silent_mappings {
             return Ok(());
         }
         node.with_open(|open| {

@@ -47,7 +47,7 @@ impl Fs {
         let node = Arc::clone(&file.node);
         let mappable = |session: &Session| session.mappable && file.backing.is_some();
         let maybe_mapped = file.session.as_ref().filter(|s| mappable(s));
-        let maybe_mapped = maybe_mapped.map(|session| MaybeMapped::of(&node, session));
+        let maybe_mapped = maybe_mapped.map(MaybeMapped::of);
         if maybe_mapped.is_none() {
             self.seal_file(&file, Why::End);
         }
