@@ -31,14 +31,13 @@ mod xattr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{Mode, OFlags};
 
 use crate::catalog::Catalog;
 use crate::catalog::event::{Event, Found as FoundContent, Op, Place};
-use crate::config::IoMode;
+use crate::config::{IoMode, OWN_DIR};
 use crate::sys::handle::{self as file_handle, HandleUse};
 use crate::sys::stat::{self, FsId, Stat};
 use crate::sys::{self, Errno};
@@ -57,8 +56,9 @@ use handle::{Dir, File, HandleTable};
 use hashing::Hashers;
 use node::{Node, NodeTable};
 
-/// The name at the root of the backing directory that belongs to Horace.
-pub const STATE_DIR: &str = ".horace";
+/// Two changes within this time may leave the same times, in nanoseconds: the coarsest tick of a
+/// kernel is 10 ms.
+const TICK_NS: i64 = 20_000_000;
 
 const TMPFS: i64 = 0x0102_1994;
 const RAMFS: i64 = 0x8584_58f6;
@@ -326,7 +326,7 @@ impl Fs {
 
     /// Whether a name is the one that does not exist for users of the mount.
     fn is_hidden(parent: NodeId, name: &[u8]) -> bool {
-        parent == NodeId::ROOT && name == STATE_DIR.as_bytes()
+        parent == NodeId::ROOT && name == OWN_DIR.as_bytes()
     }
 
     fn writer(caller: Caller) -> Arc<Writer> {
@@ -440,6 +440,3 @@ fn identify(
     }
     Ok((InodeKey { ino: stat.attr.ino, generation }, handle))
 }
-
-/// How long the kernel may believe what it was told, unless configured otherwise.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -77,7 +77,7 @@ impl Fs {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             let next = entry.next_entry_cookie();
-            if !(at_root && name == super::STATE_DIR.as_bytes()) {
+            if !(at_root && name == crate::config::OWN_DIR.as_bytes()) {
                 let kind = kind_of(entry.file_type());
                 let entry = DirEntry { name, ino: entry.ino(), kind, offset: next };
                 if add(&entry) == Room::None {

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::handle::{Fh, File, Flush, OpenMode, Session, SessionState};
 use super::hashing::open_to_read;
 use super::node::{Backing, Node};
-use super::{Fs, NodeId};
+use super::{Fs, NodeId, TICK_NS};
 use crate::config::IoMode;
 use crate::sys::creds::WithoutFsetid;
 use crate::sys::{Errno, stat};
@@ -51,10 +51,6 @@ pub(super) enum Fresh {
     /// It has what it had.
     No,
 }
-
-/// Times younger than this may hide a change that came in the same tick, in nanoseconds. The coarsest
-/// tick of a kernel is 10 ms.
-const TICK_NS: i64 = 20_000_000;
 
 impl Fs {
     /// Opens a regular file with the flags of `open(2)`.

@@ -17,9 +17,10 @@ use super::hashing::{Reading, open_to_read, read_digest};
 use super::lookup::{open_path, read_link};
 use super::node::Node;
 use super::reconcile::Later;
-use super::{Fs, Handles, STATE_DIR, identify};
+use super::{Fs, Handles, TICK_NS, identify};
 use crate::catalog::event::{Found, Op, Place};
 use crate::catalog::read::KnownEntry;
+use crate::config::OWN_DIR;
 use crate::sys::Errno;
 use crate::sys::handle::{self as file_handle, FileHandle};
 use crate::sys::stat::{self, Stat};
@@ -27,9 +28,6 @@ use crate::types::{FileId, Inode, InodeKey, Kind, Stamp};
 
 /// How often a name that changes while it is looked at is looked at again.
 const ATTEMPTS: usize = 3;
-
-/// Two changes within this time may leave the same times, in nanoseconds.
-const TICK_NS: i64 = 20_000_000;
 
 /// A directory to look at.
 #[derive(Debug, Clone)]
@@ -55,7 +53,7 @@ impl DirJob {
 
     /// Whether a name in this directory is one that users of the mount may see.
     fn serves(&self, name: &[u8]) -> bool {
-        let ours = self.path.is_empty() && name == STATE_DIR.as_bytes();
+        let ours = self.path.is_empty() && name == OWN_DIR.as_bytes();
         !(ours || name == b"." || name == b"..")
     }
 
