@@ -223,6 +223,10 @@ impl Fs {
         let (session, digest) = (mapped.of.session, read.map(|(tail, _)| tail.digest()));
         let writer = Some(Arc::clone(&mapped.of.writer));
         self.push(writer, Op::Seal { inode, session, digest });
+        if digest.is_none() {
+            // It comes by a seal, not by itself: the catalog need not remember the session for it.
+            self.push(None, Op::Digest { session, read: None });
+        }
         Ok(())
     }
 }
