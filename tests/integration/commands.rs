@@ -446,3 +446,18 @@ fn sync_and_reconcile_tell_how_far_they_came() {
     let last = mounted.records(&["reconcile", "."]);
     assert_eq!(last.last().unwrap()["state"], "done");
 }
+
+#[test]
+fn the_fallback_says_why_it_is_one() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::with_options("passthrough=off");
+    let status = mounted.status();
+    assert_eq!(status["passthrough"]["enabled"], false);
+    let reason = status["passthrough"]["reason"].as_str().unwrap();
+    assert!(reason.contains("passthrough=off"), "{reason}");
+    assert!(mounted.ok(&["status"]).contains("no kernel passthrough"));
+    let with = Mounted::new();
+    assert_eq!(with.status()["passthrough"]["enabled"], true, "{:#}", with.status());
+}

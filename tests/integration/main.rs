@@ -6,6 +6,8 @@
     reason = "these are tests"
 )]
 
+#[path = "../support/disk.rs"]
+mod disk;
 #[path = "../support/mounted.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod mounted;
@@ -18,7 +20,7 @@ mod hidden;
 mod layers;
 mod mapping;
 mod names;
-mod operations;
+mod posix;
 mod restart;
 mod saves;
 mod scale;

@@ -1,6 +1,7 @@
 //! What the tests do again and again: run programs on a mount, and ask for what the catalog knows.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -8,7 +9,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::mounted::Mounted;
+use crate::mounted::{Mounted, can_mount};
 
 /// Whether programs are installed; says loudly if not, or fails where it must.
 pub(crate) fn have(programs: &[&str]) -> bool {
@@ -58,6 +59,31 @@ pub(crate) fn must(command: &mut Command) -> String {
 pub(crate) fn told(output: &Output) -> String {
     let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
     format!("{}\n{out}\n{err}", output.status)
+}
+
+/// Every way in which files are served.
+pub(crate) const WAYS: [&str; 4] = ["io=auto", "io=stream", "io=passthrough", "passthrough=off"];
+
+/// Does the same in a plain directory and in a mount, which must say the same.
+#[track_caller]
+pub(crate) fn same_as_plain<T: PartialEq + Debug>(options: &str, work: impl Fn(&Path) -> T) {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::with_options(options);
+    let plain = mounted.scratch("plain");
+    std::fs::create_dir(&plain).unwrap();
+    let expected = work(&plain);
+    assert_eq!(work(&mounted.mountpoint), expected, "left: -o {options}, right: plain");
+    mounted.assert_catalog_is_true();
+}
+
+/// The same as plain in every way in which files are served.
+#[track_caller]
+pub(crate) fn same_in_every_way<T: PartialEq + Debug>(work: impl Fn(&Path) -> T) {
+    for options in WAYS {
+        same_as_plain(options, &work);
+    }
 }
 
 /// A path in a record, exact also if it is not UTF-8.

@@ -68,6 +68,15 @@ impl Mounted {
         mounted
     }
 
+    /// Mounts an empty directory of another filesystem.
+    pub(crate) fn on(filesystem: &Path, options: &str) -> Self {
+        let mut mounted = Self::unmounted(options);
+        mounted.backing = filesystem.join("backing");
+        std::fs::create_dir(&mounted.backing).unwrap();
+        mounted.start();
+        mounted
+    }
+
     /// The directories only.
     pub(crate) fn unmounted(options: &str) -> Self {
         let dir = scratch();

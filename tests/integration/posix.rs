@@ -1,0 +1,13 @@
+//! What programs expect of a filesystem. Most of it is done twice, in a plain directory and in a mount,
+//! which must say the same.
+
+mod acl;
+mod data;
+mod errors;
+mod figures;
+mod lifetime;
+mod locks;
+mod programs;
+mod special;
+mod times;
+mod xattr;

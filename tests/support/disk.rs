@@ -1,0 +1,45 @@
+//! Filesystems of their own for tests: a disk in a file, mounted, gone when dropped.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::mount::UnmountFlags;
+
+use crate::tools::{have, must};
+
+/// A mounted filesystem on a loop device. Make it before what uses it, so that it goes after.
+pub(crate) struct Disk {
+    dir: tempfile::TempDir,
+}
+
+impl Disk {
+    /// A filesystem of a kind (`ext4`, `xfs`, `btrfs`) and size, made with `mkfs` and mounted with
+    /// `-o options`; nothing where the tools are missing.
+    pub(crate) fn new(kind: &str, mebibytes: u64, mkfs: &[&str], options: &str) -> Option<Self> {
+        let program = format!("mkfs.{kind}");
+        if !have(&[&program]) {
+            return None;
+        }
+        let dir = tempfile::Builder::new().prefix("horace-disk-").tempdir().unwrap();
+        let image = dir.path().join("image");
+        std::fs::File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
+        must(Command::new(program).args(mkfs).arg(&image));
+        let disk = Self { dir };
+        std::fs::create_dir(disk.path()).unwrap();
+        let options = format!("loop,{options}");
+        must(Command::new("mount").args(["-o", &options]).arg(&image).arg(disk.path()));
+        Some(disk)
+    }
+
+    /// Its root.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("disk")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // The loop device goes with the last user.
+        let _ = rustix::mount::unmount(self.path(), UnmountFlags::DETACH);
+    }
+}
