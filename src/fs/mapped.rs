@@ -55,6 +55,8 @@ struct Mapped {
     node: Arc<Node>,
     of: MaybeMapped,
     looks: u32,
+    /// Looks in a row that have seen a mapping.
+    sightings: u32,
 }
 
 /// The list, and the thread's signal.
@@ -121,13 +123,13 @@ impl Fs {
                 return self.end_session(&node, of.session);
             }
             let small = now.is_ok_and(|attr| attr.size <= self.options.read_at_close);
-            let mapped = Mapped { node: Arc::clone(&node), of: of.clone(), looks: 0 };
+            let mapped = Mapped { node: Arc::clone(&node), of: of.clone(), looks: 0, sightings: 0 };
             if small && self.seal_mapped(&mapped, Digest::Now).is_ok() {
                 return self.end_session(&node, of.session);
             }
         }
         node.with_open(|open| open.mapped += 1);
-        self.mapped.list.lock().push(Mapped { node, of, looks: 0 });
+        self.mapped.list.lock().push(Mapped { node, of, looks: 0, sightings: 0 });
         self.mapped.signal.notify_one();
     }
 
@@ -148,7 +150,7 @@ impl Fs {
         for _ in 0..50 {
             self.look_at_mapped();
             let soon = |mapped: &Mapped| {
-                mapped.looks < 2 || self.writers_left(&mapped.node) == Left::Session
+                mapped.sightings < 2 || self.writers_left(&mapped.node) == Left::Session
             };
             if !self.mapped.list.lock().iter().any(soon) {
                 return;
@@ -165,21 +167,41 @@ impl Fs {
         for mut mapped in list {
             mapped.looks += 1;
             match self.writers_left(&mapped.node) {
-                Left::Nobody if self.seal_mapped(&mapped, Digest::Now).is_ok() => {
+                Left::Nobody if self.is_told(&mapped) => {
                     mapped.node.with_open(|open| open.mapped -= 1);
                     self.end_session(&mapped.node, mapped.of.session);
                     continue;
                 }
-                // The kernel gives up a closed file a moment after it has told us.
-                Left::Mapping if mapped.looks == 1 => pause = SECOND_LOOK,
-                Left::Mapping if mapped.looks == 2 => {
-                    let _ = self.seal_mapped(&mapped, Digest::WhenUnmapped);
+                Left::Mapping => {
+                    mapped.sightings += 1;
+                    match mapped.sightings {
+                        // The kernel gives up a closed file a moment after it has told us.
+                        1 => pause = SECOND_LOOK,
+                        2 => {
+                            let _ = self.seal_mapped(&mapped, Digest::WhenUnmapped);
+                        }
+                        _ => {}
+                    }
                 }
-                _ => {}
+                Left::Nobody | Left::Session => mapped.sightings = 0,
             }
             self.mapped.list.lock().push(mapped);
         }
         pause
+    }
+
+    /// Tells what a mapping that is gone has left; `false` if that must be tried again.
+    fn is_told(&self, mapped: &Mapped) -> bool {
+        match self.seal_mapped(mapped, Digest::Now) {
+            // Without a name there is nothing left to tell of.
+            Ok(()) | Err(Errno::STALE) => true,
+            Err(Errno::AGAIN | Errno::BUSY) => false,
+            Err(error) => {
+                tracing::warn!(%error, inode = mapped.node.key.ino, "cannot read, a walk will");
+                self.catalog.wish_reconcile();
+                true
+            }
+        }
     }
 
     /// Tells what a mapping has left, or that it may be changing the content.
@@ -205,7 +227,8 @@ impl Fs {
             return Err(Errno::AGAIN);
         }
         let (told, busy) = node.with_open(|open| {
-            let told = open.sealed == Some(attr.stamp());
+            let told = open.sealed == Some(attr.stamp())
+                || (mapped.of.told == attr.stamp() && !mapped.of.wrote);
             (told, open.has_writers(None) || open.pending.is_some())
         });
         if busy {
