@@ -265,6 +265,11 @@ impl Catalog {
         }
     }
 
+    /// Asks for a walk over the tree, because something could not be told.
+    pub fn wish_reconcile(&self) {
+        self.health.want_reconcile();
+    }
+
     /// Whether something happened that only a walk over the tree can tell, since this was asked last.
     pub fn take_reconcile_wish(&self) -> bool {
         std::mem::take(&mut self.health.inner.lock().wants_reconcile)

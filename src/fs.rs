@@ -81,6 +81,10 @@ pub struct Options {
     pub io: IoMode,
     /// How many descriptors may be kept for nodes that nobody has open.
     pub descriptors: usize,
+    /// How many files and directories may be open at once.
+    pub open_files: usize,
+    /// How many closed files may wait to be read for their digests; each keeps a descriptor.
+    pub unread: usize,
     /// Threads that read for digests and for the walk.
     pub readers: usize,
     /// Content up to this size is read at once when a session is sealed, more in the background.
@@ -89,7 +93,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { io: IoMode::Auto, descriptors: 4096, readers: 2, read_at_close: 1 << 20 }
+        Self {
+            io: IoMode::Auto,
+            descriptors: 4096,
+            open_files: 4096,
+            unread: 256,
+            readers: 2,
+            read_at_close: 1 << 20,
+        }
     }
 }
 
@@ -240,6 +251,13 @@ impl Fs {
 
     fn node(&self, id: NodeId) -> Result<Arc<Node>, Errno> {
         self.nodes.get(id).ok_or(Errno::STALE)
+    }
+
+    /// Refuses to open more than there are descriptors for: the daemon needs some for itself, or what
+    /// is open already could not be closed in order.
+    fn admit(&self) -> Result<(), Errno> {
+        let open = self.files.len() + self.dirs.len();
+        if open < self.options.open_files { Ok(()) } else { Err(Errno::NFILE) }
     }
 
     /// An `O_PATH` descriptor of a node.

@@ -12,8 +12,8 @@ use crate::fs::{Fs, ReconcileError};
 
 /// How often the catalog is asked whether it wants a run.
 const EVERY: Duration = Duration::from_secs(1);
-/// How long at most a run waits that follows runs in vain: while the catalog cannot be written, each
-/// would look at everything for nothing.
+/// How long at most a run waits that follows runs in vain: while the catalog cannot be written or a
+/// file cannot be read, each would look at everything for nothing.
 const MOST: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
@@ -100,18 +100,24 @@ fn run(fs: &Fs, catalog: &Catalog, shared: &(Mutex<Wish>, Condvar)) {
             wish.lock().begun = target;
             signal.notify_all();
         };
-        match fs.reconcile(begun) {
-            Ok(progress) => tracing::info!(
-                directories = progress.directories,
-                files = progress.files,
-                read = progress.read_files,
-                errors = progress.errors,
-                "the catalog is what the directory is"
-            ),
+        let errors = match fs.reconcile(begun) {
+            Ok(progress) => {
+                tracing::info!(
+                    directories = progress.directories,
+                    files = progress.files,
+                    read = progress.read_files,
+                    errors = progress.errors,
+                    "the catalog is what the directory is"
+                );
+                progress.errors
+            }
             Err(ReconcileError::Stopped) => return,
-            Err(error) => tracing::error!(%error, "reconcile failed"),
-        }
-        let in_vain = catalog.status().degraded.is_some();
+            Err(error) => {
+                tracing::error!(%error, "reconcile failed");
+                1
+            }
+        };
+        let in_vain = errors > 0 || catalog.status().degraded.is_some();
         pause = if in_vain { (pause * 2).min(MOST) } else { EVERY };
         wish.lock().done = target;
     }

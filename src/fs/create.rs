@@ -55,6 +55,7 @@ impl Fs {
         flags: i32,
         registrar: &dyn Registrar,
     ) -> Result<Created, Errno> {
+        self.admit()?;
         let dir_node = self.parent_of_new(parent, name)?;
         let writer = Self::writer(caller);
         process::set_thread_umask(umask)?;

@@ -40,8 +40,9 @@ impl Fs {
     /// Opens a directory.
     ///
     /// # Errors
-    /// The backing filesystem's.
+    /// `ENFILE` where too much is open; the backing filesystem's.
     pub fn opendir(&self, node: NodeId) -> Result<Fh, Errno> {
+        self.admit()?;
         let node = self.node(node)?;
         let path = self.path_fd(&node)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

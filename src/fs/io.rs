@@ -58,7 +58,7 @@ impl Fs {
     /// What may change the content must not come here before [`Fs::when_digested`].
     ///
     /// # Errors
-    /// The backing filesystem's.
+    /// `ENFILE` where too much is open; the backing filesystem's.
     pub fn open(
         &self,
         caller: Caller,
@@ -66,6 +66,7 @@ impl Fs {
         flags: i32,
         registrar: &dyn Registrar,
     ) -> Result<Opened, Errno> {
+        self.admit()?;
         let node = self.node(node)?;
         let flags = OFlags::from_bits_retain(flags.cast_unsigned());
         if node.kind != Kind::File {

@@ -90,7 +90,8 @@ impl Fs {
         let mut state = session.state.lock();
         let _one = file.node.sealing.lock();
         if let Err(error) = self.seal(&file.node, file, session, &mut state, why) {
-            tracing::warn!(%error, inode = file.node.key.ino, "cannot seal, the next walk will");
+            tracing::warn!(%error, inode = file.node.key.ino, "cannot seal, a walk will");
+            self.catalog.wish_reconcile();
         }
     }
 
@@ -123,7 +124,7 @@ impl Fs {
         }
         let (attr, tail) = match proven(state, session, &attr, alone) {
             Some(tail) => (attr, Some(tail)),
-            None => self.read_if_small(file, attr, state.prefix.as_ref().filter(|_| alone))?,
+            None => self.read_if_small(file, attr, state.prefix.as_ref().filter(|_| alone)),
         };
         let inode = Inode { key: node.key, attr };
         let digest = tail.as_ref().map(Tail::digest);
@@ -162,25 +163,33 @@ impl Fs {
         unseen || (state.baseline_fresh && why == Why::Close)
     }
 
-    /// Reads the content at once if there is little of it to read.
+    /// Reads the content at once if there is little of it to read, or too much waits to be read. What
+    /// cannot be read is a version without a digest all the same.
     fn read_if_small(
         &self,
         file: &File,
         attr: Attr,
         prefix: Option<&Tail>,
-    ) -> Result<(Attr, Option<Tail>), Errno> {
+    ) -> (Attr, Option<Tail>) {
         let known = prefix.map_or(0, |tail| tail.length);
-        if attr.size < known || attr.size - known > self.options.read_at_close {
-            return Ok((attr, None));
+        let little = attr.size >= known && attr.size - known <= self.options.read_at_close;
+        if !little && self.hashers.depth() < self.options.unread {
+            return (attr, None);
         }
-        let fd = open_to_read(&file.fd)?;
-        for _ in 0..ATTEMPTS {
-            if let Reading::Stable(read) = read_digest(fd.as_fd(), prefix)? {
-                let (tail, attr) = *read;
-                return Ok((attr, Some(tail)));
+        let read = || {
+            let fd = open_to_read(&file.fd)?;
+            for _ in 0..ATTEMPTS {
+                if let Reading::Stable(read) = read_digest(fd.as_fd(), prefix)? {
+                    let (tail, attr) = *read;
+                    return Ok((attr, Some(tail)));
+                }
             }
-        }
-        Ok((stat::fstat(&file.fd)?.attr, None))
+            Ok((stat::fstat(&file.fd)?.attr, None))
+        };
+        read().unwrap_or_else(|error: Errno| {
+            tracing::warn!(%error, inode = attr.ino, "cannot read for the digest");
+            (attr, None)
+        })
     }
 
     /// Has the digest of a version that is already committed computed in the background.
@@ -202,7 +211,8 @@ impl Fs {
                 let told =
                     fd.and_then(|fd| fs.tell_digest(&node, &fd, prefix.as_ref(), &sealed, session));
                 let tail = told.unwrap_or_else(|error| {
-                    tracing::warn!(%error, inode = node.key.ino, "cannot read for the digest");
+                    tracing::warn!(%error, inode = node.key.ino, "cannot read, a walk will");
+                    fs.catalog.wish_reconcile();
                     None
                 });
                 if tail.is_none() {

@@ -27,6 +27,8 @@ pub(crate) struct Mounted {
     pub(crate) mountpoint: PathBuf,
     pub(crate) runtime: PathBuf,
     options: String,
+    /// What the daemon's limit of open files is to be.
+    pub(crate) limit: Option<u64>,
     daemon: Option<Child>,
 }
 
@@ -89,7 +91,7 @@ impl Mounted {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.path(), open).unwrap();
         let options = format!("api=off,{options}");
-        Self { dir, backing, mountpoint, runtime, options, daemon: None }
+        Self { dir, backing, mountpoint, runtime, options, limit: None, daemon: None }
     }
 
     /// Another place in the scratch directory.
@@ -111,8 +113,14 @@ impl Mounted {
             .append(true)
             .open(self.scratch("daemon.log"))
             .unwrap();
-        let child = self
-            .command()
+        let mut command = self.command();
+        if let Some(limit) = self.limit {
+            let horace = command;
+            command = Command::new("prlimit");
+            command.arg(format!("--nofile={limit}")).arg(horace.get_program());
+            command.envs(horace.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        }
+        let child = command
             .args(["mount", "--foreground", "-o", &self.options])
             .args([&self.backing, &self.mountpoint])
             .stdin(Stdio::null())
@@ -171,10 +179,22 @@ impl Mounted {
     }
 
     /// Waits for a condition; a test that waits too long fails with the daemon's log.
-    pub(crate) fn wait_for(&self, what: &str, mut condition: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+    #[track_caller]
+    pub(crate) fn wait_for(&self, what: &str, condition: impl FnMut() -> bool) {
+        self.wait_up_to(Duration::from_secs(60), what, condition);
+    }
+
+    /// Waits for a condition that may take its time.
+    #[track_caller]
+    pub(crate) fn wait_up_to(
+        &self,
+        time: Duration,
+        what: &str,
+        mut condition: impl FnMut() -> bool,
+    ) {
+        let deadline = Instant::now() + time;
         while !condition() {
-            assert!(Instant::now() < deadline, "no {what} within a minute:\n{}", self.log());
+            assert!(Instant::now() < deadline, "no {what} within {time:?}:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
