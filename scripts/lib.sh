@@ -29,7 +29,7 @@ need_rust() {
         need_packages rustup:rustup
         rustup toolchain install >&2
     fi
-    command -v cc >/dev/null 2>&1 || need_packages cc:gcc
+    need_packages cc:gcc make:make
 }
 
 need_fuse() {

@@ -206,8 +206,17 @@ impl Context {
 
 /// The settings in the environment as option words, which those of `-o` come after.
 fn environment_options() -> anyhow::Result<Vec<String>> {
-    const NAMES: [&str; 8] =
-        ["state", "api", "threads", "io", "passthrough", "keep", "attr_timeout", "config"];
+    const NAMES: [&str; 9] = [
+        "state",
+        "api",
+        "threads",
+        "descriptors",
+        "io",
+        "passthrough",
+        "keep",
+        "attr_timeout",
+        "config",
+    ];
     let mut words = Vec::new();
     for name in NAMES {
         let variable = format!("HORACE_{}", name.to_ascii_uppercase());

@@ -32,6 +32,9 @@ pub struct MountConfig {
     pub allow_other: Option<bool>,
     /// Threads that serve the kernel; `None` for a number that fits the machine.
     pub threads: Option<NonZeroUsize>,
+    /// How many descriptors may stay open for files that nobody has open; `None` for as many as help
+    /// and the limit of the process allows.
+    pub descriptors: Option<NonZeroUsize>,
     /// How written bytes travel.
     pub io: IoMode,
     /// Whether the kernel may go to the backing files by itself.
@@ -58,6 +61,7 @@ impl MountConfig {
             access: Access::default(),
             allow_other: None,
             threads: None,
+            descriptors: None,
             io: IoMode::default(),
             passthrough: KernelPassthrough::default(),
             keep: Keep::default(),

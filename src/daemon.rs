@@ -288,9 +288,19 @@ fn open_state_dir(config: &MountConfig, backing: &OwnedFd) -> anyhow::Result<Own
 
 fn fs_options(config: &MountConfig, descriptors: u64) -> Options {
     // A quarter for nodes nobody has open leaves the rest for open files.
-    let cached = usize::try_from(descriptors / 4).unwrap_or(16_384).min(16_384);
+    const MOST: usize = 16_384;
+    let limit = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let cached = match config.descriptors {
+        Some(wanted) => wanted.get().min(limit / 2),
+        None => MOST.min(limit / 4),
+    };
+    let unread = (limit / 8).min(1024);
+    // For the catalog, the socket and what is open for a moment.
+    let own = 128;
+    let open_files = limit.saturating_sub(cached + unread + own).max(limit / 8);
     let readers = std::thread::available_parallelism().map_or(2, |n| n.get().min(4));
-    Options { io: config.io, descriptors: cached, readers, ..Options::default() }
+    let io = config.io;
+    Options { io, descriptors: cached, open_files, unread, readers, ..Options::default() }
 }
 
 /// One thread per core, and no more than help: a request is a few microseconds of work.

@@ -3,6 +3,7 @@
 //! Owns the calls that rustix has no safe wrapper for, one per function, and small safe helpers
 //! around those it has. Knows nothing of catalogs or versions. Errors are the kernel's own.
 
+pub mod alloc;
 pub mod creds;
 pub mod fuse_dev;
 pub mod handle;

@@ -53,6 +53,8 @@ Options for -o (for each NAME=VALUE there is a variable HORACE_NAME, too):
   passthrough=MODE    let the kernel go to the backing files: auto or off [default: auto]
   keep=WHAT           preserve replaced content, or let it go: content or none [default: content]
   threads=N           serve with so many threads
+  descriptors=N       keep so many open for files that nobody uses [default: 16384, or a
+                      quarter of the limit of open files]
   attr_timeout=SECONDS  let the kernel trust attributes for so long [default: 1]
   api=ADDR:PORT, api=off  serve the HTTP API there, or not at all [default: 127.0.0.1:8000]
   config=FILE         read settings from there [default: /etc/horace/horace.toml]

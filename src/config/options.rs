@@ -90,6 +90,10 @@ impl MountConfig {
                 let threads = parse("threads", value, "NUMBER", |v| v.parse().ok())?;
                 self.threads = Some(threads);
             }
+            "descriptors" => {
+                let most = parse("descriptors", value, "NUMBER", |v| v.parse().ok())?;
+                self.descriptors = Some(most);
+            }
             "io" => self.io = parse("io", value, "auto|stream|passthrough", io)?,
             "passthrough" => {
                 self.passthrough = parse("passthrough", value, "auto|off", passthrough)?;
@@ -218,7 +222,7 @@ mod tests {
     #[test]
     fn every_setting_can_be_given() {
         let config = with(
-            "state=/var/lib/h,api=[::1]:9000,ro,allow_other,threads=3,io=stream,passthrough=off,\
+            "state=/var/lib/h,api=[::1]:9000,ro,allow_other,threads=3,descriptors=99,io=stream,passthrough=off,\
              keep=none,attr_timeout=0.25,config=/etc/h.toml,nosuid,nodev,noexec,noatime,dirsync,sync",
         )
         .unwrap();
@@ -227,6 +231,7 @@ mod tests {
         assert_eq!(config.access, Access::ReadOnly);
         assert_eq!(config.allow_other, Some(true));
         assert_eq!(config.threads.map(std::num::NonZeroUsize::get), Some(3));
+        assert_eq!(config.descriptors.map(std::num::NonZeroUsize::get), Some(99));
         assert_eq!(config.io, IoMode::Stream);
         assert_eq!(config.passthrough, KernelPassthrough::Off);
         assert_eq!(config.keep, Keep::None);

@@ -262,6 +262,10 @@ impl NodeTable {
             return false;
         }
         let node = shard.remove(&id.0);
+        if shard.len() < shard.capacity() / 8 {
+            let room = shard.len() * 2;
+            shard.shrink_to(room);
+        }
         drop(shard);
         if let Some(node) = node.filter(|n| n.id.0 >= NodeId::MADE_UP) {
             self.aliases.lock().remove(&(node.dev, node.key.ino));

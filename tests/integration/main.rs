@@ -21,6 +21,7 @@ mod layers;
 mod mapping;
 mod names;
 mod posix;
+mod resources;
 mod restart;
 mod saves;
 mod scale;
