@@ -2,10 +2,12 @@
 //! which must say the same.
 
 mod acl;
+mod caches;
 mod data;
 mod errors;
 mod figures;
 mod lifetime;
+mod listing;
 mod locks;
 mod programs;
 mod special;
