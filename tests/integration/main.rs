@@ -14,6 +14,7 @@ mod mounted;
 
 mod callers;
 mod commands;
+mod export;
 mod fstab;
 mod hashing;
 mod hidden;

@@ -1,0 +1,128 @@
+//! The mount as a share: other machines use it through servers on this one.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use crate::mounted::{Mounted, can_mount};
+use crate::tools::{WAYS, have, must, noise, sha256, told};
+
+/// A Samba server of its own on loopback, with one share.
+struct Samba {
+    server: Child,
+    port: u16,
+    auth: PathBuf,
+}
+
+impl Samba {
+    fn serve(mounted: &Mounted) -> Self {
+        let dir = mounted.scratch("samba");
+        fs::create_dir(&dir).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let own = dir.display();
+        let share = mounted.mountpoint.display();
+        let settings = format!(
+            "[global]\n\
+             interfaces = lo\nbind interfaces only = yes\nsmb ports = {port}\n\
+             server role = standalone server\nmap to guest = Bad User\ndisable netbios = yes\n\
+             lock directory = {own}\nstate directory = {own}\ncache directory = {own}\n\
+             private dir = {own}\npid directory = {own}\nncalrpc dir = {own}\nlog file = {own}/log\n\
+             load printers = no\nprintcap name = /dev/null\nea support = yes\nstore dos attributes = yes\n\
+             [share]\npath = {share}\nread only = no\nguest ok = yes\nforce user = root\n"
+        );
+        let config = dir.join("smb.conf");
+        fs::write(&config, settings).unwrap();
+        let auth = dir.join("auth");
+        fs::write(&auth, "username = nobody\npassword =\n").unwrap();
+        let server = Command::new("smbd")
+            .args(["--foreground", "--configfile"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let samba = Self { server, port, auth };
+        mounted.wait_for("Samba", || samba.client("ls").output().unwrap().status.success());
+        samba
+    }
+
+    fn client(&self, commands: &str) -> Command {
+        let mut command = Command::new("smbclient");
+        command.args(["//127.0.0.1/share", "--port", &self.port.to_string()]);
+        command.arg("-A").arg(&self.auth).args(["-c", commands]);
+        command
+    }
+
+    fn run(&self, commands: &str) -> String {
+        let output = self.client(commands).output().unwrap();
+        let text = told(&output);
+        assert!(output.status.success() && !text.contains("NT_STATUS"), "{commands}: {text}");
+        text
+    }
+}
+
+impl Drop for Samba {
+    fn drop(&mut self) {
+        // It has a process group of its own, and ends it with itself.
+        let _ = Command::new("kill").arg(self.server.id().to_string()).status();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn a_samba_share() {
+    if !can_mount() || !have(&["smbd", "smbclient"]) {
+        return;
+    }
+    for way in WAYS {
+        let mounted = Mounted::with_options(way);
+        let samba = Samba::serve(&mounted);
+        let content = noise(1, 3_000_000);
+        let [local, back] = ["local", "back"].map(|name| mounted.scratch(name));
+        fs::write(&local, &content).unwrap();
+        let put = format!("put {} a.bin", local.display());
+        let get = format!("get renamed.bin {}", back.display());
+        samba.run(&format!("mkdir dir; cd dir; {put}; rename a.bin renamed.bin; ls"));
+        samba.run(&format!("cd dir; {get}"));
+        assert_eq!(fs::read(&back).unwrap(), content, "{way}");
+        assert_eq!(mounted.digests("dir/renamed.bin"), [sha256(&content)], "{way}");
+        // Written over, as from another machine; the old version stays in the history.
+        fs::write(&local, "smaller").unwrap();
+        samba.run(&format!("cd dir; put {} renamed.bin", local.display()));
+        let digests = [sha256(&content), sha256("smaller")];
+        assert_eq!(mounted.digests("dir/renamed.bin"), digests, "{way}");
+        let blame = mounted.ok(&["blame", "dir/renamed.bin"]);
+        assert!(blame.contains("smbd"), "{blame}");
+        samba.run("cd dir; del renamed.bin; cd ..; rmdir dir");
+        assert!(!mounted.at("dir").exists());
+        let changes = mounted.records(&["changes"]);
+        let operations: Vec<_> = changes.iter().map(|c| c["op"].as_str().unwrap()).collect();
+        assert!(operations.ends_with(&["unlink", "unlink"]), "{operations:?}");
+        mounted.assert_catalog_is_true();
+    }
+}
+
+/// Attributes that Samba keeps in extended attributes, and its listings of many names.
+#[test]
+fn a_samba_share_of_many_names() {
+    if !can_mount() || !have(&["smbd", "smbclient"]) {
+        return;
+    }
+    let mounted = Mounted::prepared("", |dir| {
+        for n in 0..1_000 {
+            fs::write(dir.join(format!("file {n} ä.txt")), n.to_string()).unwrap();
+        }
+    });
+    let samba = Samba::serve(&mounted);
+    let listed = samba.run("ls");
+    assert_eq!(listed.matches(" ä.txt").count(), 1_000);
+    let target = mounted.scratch("copy");
+    fs::create_dir(&target).unwrap();
+    samba.run(&format!("prompt off; lcd {}; mget *", target.display()));
+    must(Command::new("diff").args(["-r", "--exclude=.horace"]).args([&target, &mounted.backing]));
+    samba.run("prompt off; setmode \"file 7 ä.txt\" +h; del *");
+    assert_eq!(fs::read_dir(&mounted.mountpoint).unwrap().count(), 0);
+    mounted.assert_catalog_is_true();
+}
