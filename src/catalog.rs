@@ -34,7 +34,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 
 pub use history::{ChangeInfo, Content, VersionInfo};
-pub use read::{Located, NodeInfo, Reader, When};
+pub use read::{Located, NodeInfo, Reader, When, components};
 pub use rows::ChangeOp;
 pub use tree::Descend;
 

@@ -152,6 +152,7 @@ impl fuser::Filesystem for Adapter {
             | InitFlags::FUSE_HANDLE_KILLPRIV_V2
             | InitFlags::FUSE_AUTO_INVAL_DATA
             | InitFlags::FUSE_ASYNC_DIO
+            | InitFlags::FUSE_EXPORT_SUPPORT
             | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
         if self.wants_passthrough {
             wanted |= InitFlags::FUSE_PASSTHROUGH;
@@ -175,7 +176,13 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.reply_entry(self.fs.lookup(node(parent), name.as_bytes()), reply);
+        let parent = node(parent);
+        let result = match name.as_bytes() {
+            b"." => self.fs.lookup_self(parent),
+            b".." => self.fs.lookup_parent(parent),
+            name => self.fs.lookup(parent, name),
+        };
+        self.reply_entry(result, reply);
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {

@@ -391,11 +391,20 @@ impl Reader {
     /// # Errors
     /// If the catalog cannot be read.
     pub fn unsettled(&mut self) -> Result<Vec<Vec<u8>>, CatalogError> {
-        let sql = "SELECT id FROM file WHERE ended_seq IS NULL AND ctime_ns = 0";
+        self.paths_where("ctime_ns = 0", [])
+    }
+
+    /// Paths of the live files that a condition is true of.
+    fn paths_where(
+        &mut self,
+        condition: &str,
+        values: impl rusqlite::Params,
+    ) -> Result<Vec<Vec<u8>>, CatalogError> {
+        let sql = format!("SELECT id FROM file WHERE ended_seq IS NULL AND {condition}");
         let ids: Vec<FileId> = self
             .db
-            .prepare_cached(sql)?
-            .query_map([], |row| get_u64(row, 0).map(FileId))?
+            .prepare_cached(&sql)?
+            .query_map(values, |row| get_u64(row, 0).map(FileId))?
             .collect::<Result<_, _>>()?;
         let now = self.seq()?;
         let mut paths = Vec::new();
@@ -403,6 +412,14 @@ impl Reader {
             paths.extend(self.path_of(id, now)?);
         }
         Ok(paths)
+    }
+
+    /// Paths of the live files that have an inode number: one, but for what a walk has yet to find.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn paths_of_inode(&mut self, ino: u64) -> Result<Vec<Vec<u8>>, CatalogError> {
+        self.paths_where("ino = ?1", [ino.cast_signed()])
     }
 
     /// The live file of an inode with the digest of its content, if both are known.

@@ -37,6 +37,66 @@ impl Fs {
         self.enter_name(&parent, name, Keep::Fd).map(|(entry, _)| entry)
     }
 
+    /// Looks a node up by its id alone, and counts it: a file handle that the kernel gave away (NFS, or
+    /// `name_to_handle_at` on the mount) names it long after the kernel forgot it.
+    ///
+    /// # Errors
+    /// `ESTALE` if there is no such inode, or nobody knows where; the backing filesystem's.
+    pub fn lookup_self(&self, id: NodeId) -> Result<Entry, Errno> {
+        let Some(node) = self.nodes.get(id) else { return self.find_again(id) };
+        let fd = self.path_fd(&node)?;
+        let stat = stat::fstat(&fd)?;
+        self.enter(fd.as_fd(), &stat).map(|(entry, _)| entry)
+    }
+
+    /// Looks up the directory that a directory is in, and counts it.
+    ///
+    /// # Errors
+    /// `ESTALE` if there is no such directory; the backing filesystem's.
+    pub fn lookup_parent(&self, id: NodeId) -> Result<Entry, Errno> {
+        let dir = self.path_fd(&*self.node(id)?)?;
+        let fd = open_path(dir.as_fd(), b"..")?;
+        let stat = stat::fstat(&fd)?;
+        let root = self.nodes.root();
+        if (stat.fs.dev, stat.attr.ino) == (root.dev, root.key.ino) {
+            let generation = root.key.generation;
+            return Ok(Entry { node: root.id, generation, attr: stat.attr });
+        }
+        self.enter(fd.as_fd(), &stat).map(|(entry, _)| entry)
+    }
+
+    /// The catalog knows where an inode is; the way there tells whether it is that one.
+    fn find_again(&self, id: NodeId) -> Result<Entry, Errno> {
+        let paths = self.catalog.read(|reader| reader.paths_of_inode(id.0)).map_err(|error| {
+            tracing::warn!(%error, inode = id.0, "the catalog cannot tell where an inode is");
+            Errno::STALE
+        })?;
+        let found = paths.iter().find_map(|path| {
+            let entry = self.walk_to(path).ok()?;
+            if entry.node == id {
+                return Some(entry);
+            }
+            self.forget(entry.node, 1);
+            None
+        });
+        found.ok_or(Errno::STALE)
+    }
+
+    /// Looks up a path from the root and counts its last name.
+    fn walk_to(&self, path: &[u8]) -> Result<Entry, Errno> {
+        let mut at = Arc::clone(self.nodes.root());
+        let mut last = None;
+        for name in crate::catalog::components(path) {
+            let next = self.enter_name(&at, name, Keep::Nothing);
+            if let Some(Entry { node, .. }) = last {
+                self.forget(node, 1);
+            }
+            let (entry, node) = next?;
+            (at, last) = (node, Some(entry));
+        }
+        last.ok_or(Errno::STALE)
+    }
+
     pub(super) fn enter_name(
         &self,
         parent: &Arc<Node>,

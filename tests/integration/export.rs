@@ -1,9 +1,16 @@
 //! The mount as a share: other machines use it through servers on this one.
 
-use std::fs;
+use std::ffi::CString;
+use std::fs::{self, File};
 use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+
+use horace::sys::Errno;
+use horace::sys::handle::{self, FileHandle, HandleUse};
+use rustix::fs::OFlags;
 
 use crate::mounted::{Mounted, can_mount};
 use crate::tools::{WAYS, have, must, noise, sha256, told};
@@ -124,5 +131,59 @@ fn a_samba_share_of_many_names() {
     must(Command::new("diff").args(["-r", "--exclude=.horace"]).args([&target, &mounted.backing]));
     samba.run("prompt off; setmode \"file 7 ä.txt\" +h; del *");
     assert_eq!(fs::read_dir(&mounted.mountpoint).unwrap().count(), 0);
+    mounted.assert_catalog_is_true();
+}
+
+/// What an NFS server does: files are known by their handles alone, whatever the kernel or the
+/// daemon has forgotten since.
+#[test]
+fn file_handles_of_the_mount_last() {
+    if !can_mount() {
+        return;
+    }
+    let mut mounted = Mounted::new();
+    fs::create_dir_all(mounted.at("d/e")).unwrap();
+    fs::write(mounted.at("d/e/f"), "content").unwrap();
+    let handle = |path: &str| {
+        let path = CString::new(mounted.at(path).into_os_string().into_vec()).unwrap();
+        handle::of(rustix::fs::CWD, &path, HandleUse::Open).unwrap()
+    };
+    let handles = ["", "d", "d/e", "d/e/f"].map(handle);
+    let open = |mounted: &Mounted, handle: &FileHandle| {
+        let root = File::open(&mounted.mountpoint).unwrap();
+        handle::open(root.as_fd(), handle, OFlags::RDONLY).map(File::from)
+    };
+    let place = |mounted: &Mounted, file: &File| {
+        let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+        path.strip_prefix(&mounted.mountpoint).unwrap().to_str().unwrap().to_owned()
+    };
+    let forget = |mounted: &Mounted| {
+        mounted.wait_for("forgetting", || {
+            fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+            mounted.status()["nodes"] == 0
+        });
+    };
+    forget(&mounted);
+    // With all that is above it.
+    for (handle, expected) in handles.iter().zip(["", "d", "d/e"]) {
+        assert_eq!(place(&mounted, &open(&mounted, handle).unwrap()), expected);
+    }
+    forget(&mounted);
+    let file = open(&mounted, &handles[3]).unwrap();
+    assert_eq!(std::io::read_to_string(file).unwrap(), "content");
+    fs::rename(mounted.at("d/e"), mounted.at("moved")).unwrap();
+    forget(&mounted);
+    assert_eq!(place(&mounted, &open(&mounted, &handles[2]).unwrap()), "moved");
+    mounted.remount();
+    let file = open(&mounted, &handles[3]).unwrap();
+    assert_eq!(std::io::read_to_string(file).unwrap(), "content");
+    // Another file with the same number is another file.
+    fs::remove_file(mounted.at("moved/f")).unwrap();
+    for n in 0..100 {
+        fs::write(mounted.at(format!("moved/{n}")), "other").unwrap();
+    }
+    assert_eq!(open(&mounted, &handles[3]).unwrap_err(), Errno::STALE);
+    forget(&mounted);
+    assert_eq!(open(&mounted, &handles[3]).unwrap_err(), Errno::STALE);
     mounted.assert_catalog_is_true();
 }
