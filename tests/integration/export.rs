@@ -187,3 +187,78 @@ fn file_handles_of_the_mount_last() {
     assert_eq!(open(&mounted, &handles[3]).unwrap_err(), Errno::STALE);
     mounted.assert_catalog_is_true();
 }
+
+/// An NFS server of its own on loopback that exports a mount: NFS-Ganesha, by file handles.
+struct Nfs {
+    server: Child,
+    port: u16,
+}
+
+impl Nfs {
+    fn serve(mounted: &Mounted) -> Self {
+        let dir = mounted.scratch("nfs");
+        fs::create_dir(&dir).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (own, share) = (dir.display(), mounted.mountpoint.display());
+        let settings = format!(
+            "NFS_CORE_PARAM {{ NFS_Port = {port}; Protocols = 4; Bind_addr = 127.0.0.1;\n\
+               Enable_NLM = false; Enable_RQUOTA = false; }}\n\
+             NFSV4 {{ Graceless = true; RecoveryRoot = {own}; }}\n\
+             EXPORT {{ Export_Id = 7; Path = {share}; Pseudo = /m; Access_Type = RW;\n\
+               Squash = No_Root_Squash; SecType = sys; Protocols = 4; Transports = TCP;\n\
+               FSAL {{ Name = VFS; }} }}\n"
+        );
+        let config = dir.join("ganesha.conf");
+        fs::write(&config, settings).unwrap();
+        let mut server = Command::new("ganesha.nfsd");
+        server.arg("-F").arg("-f").arg(&config).arg("-L").arg(dir.join("log"));
+        server.arg("-p").arg(dir.join("pid")).stdin(Stdio::null());
+        let server = server.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let nfs = Self { server, port };
+        mounted.wait_for("NFS", || {
+            Command::new("nfs-ls").arg(nfs.url("")).output().unwrap().status.success()
+        });
+        nfs
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("nfs://127.0.0.1/m/{path}?version=4&nfsport={}", self.port)
+    }
+}
+
+impl Drop for Nfs {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn an_nfs_export() {
+    if !can_mount() || !have(&["ganesha.nfsd", "nfs-ls", "nfs-cat", "nfs-cp"]) {
+        return;
+    }
+    for way in WAYS {
+        let mounted = Mounted::prepared(way, |dir| {
+            fs::create_dir(dir.join("d")).unwrap();
+            fs::write(dir.join("d/large"), noise(2, 3_000_000)).unwrap();
+        });
+        let nfs = Nfs::serve(&mounted);
+        let listed = must(Command::new("nfs-ls").arg(nfs.url("d")));
+        assert!(listed.contains("large") && !listed.contains(".horace"), "{listed}");
+        // This client fails to write much more at a time, to a plain directory too.
+        let local = mounted.scratch("local");
+        fs::write(&local, noise(1, 1_500)).unwrap();
+        must(Command::new("nfs-cp").arg(&local).arg(nfs.url("d/new")));
+        assert_eq!(fs::read(mounted.at("d/new")).unwrap(), noise(1, 1_500), "{way}");
+        mounted.wait_for("version", || {
+            mounted.digests("d/new").last() == Some(&sha256(noise(1, 1_500)))
+        });
+        assert!(mounted.ok(&["blame", "d/new"]).contains("ganesha"), "{way}");
+        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+        let read = Command::new("nfs-cat").arg(nfs.url("d/large")).output().unwrap();
+        assert_eq!(read.stdout, noise(2, 3_000_000), "{way}");
+        drop(nfs);
+        mounted.assert_catalog_is_true();
+    }
+}
