@@ -36,3 +36,10 @@ need_fuse() {
     [ -e /dev/fuse ] || as_root modprobe fuse || die "this kernel has no FUSE"
     need_packages fusermount3:fuse3
 }
+
+# need_cargo_tool NAME VERSION: installs a program from the registry of crates, in this version.
+need_cargo_tool() {
+    [ "$("$1" --version 2>/dev/null)" = "$1 $2" ] && return
+    say "installing $1 $2"
+    cargo install --quiet --locked --force "$1@$2" >&2
+}
