@@ -4,12 +4,13 @@
 //! taken only of a file that did not change while it was read; one that keeps changing gets none.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
+use rustix::fs::{Mode, OFlags};
 use sha2::{Digest, Sha256};
 
 use crate::sys::{Errno, stat};
@@ -74,14 +75,22 @@ pub(super) fn read_digest(fd: BorrowedFd<'_>, prefix: Option<&Tail>) -> Result<R
 ///
 /// # Errors
 /// The backing filesystem's.
-pub(super) fn open_to_read(fd: impl AsFd) -> Result<std::os::fd::OwnedFd, Errno> {
-    use rustix::fs::{Mode, OFlags};
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOATIME;
-    match rustix::fs::open(stat::proc_name(&fd), flags, Mode::empty()) {
+pub(super) fn open_to_read(fd: impl AsFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    untimed(flags, |flags| rustix::fs::open(stat::proc_name(&fd), flags, Mode::empty()))
+}
+
+/// Opens something for the catalog alone: that it is read must not show in its access time.
+///
+/// # Errors
+/// Those of `open`.
+pub(super) fn untimed(
+    flags: OFlags,
+    open: impl Fn(OFlags) -> Result<OwnedFd, Errno>,
+) -> Result<OwnedFd, Errno> {
+    match open(flags | OFlags::NOATIME) {
         // O_NOATIME is for owners.
-        Err(Errno::PERM) => {
-            rustix::fs::open(stat::proc_name(&fd), flags - OFlags::NOATIME, Mode::empty())
-        }
+        Err(Errno::PERM) => open(flags),
         result => result,
     }
 }

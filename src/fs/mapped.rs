@@ -5,7 +5,7 @@
 //! through leases. Owns the list of such files and the thread that asks again until the last mapping
 //! is gone, and then seals what it left. Until then a version that may still change has no digest.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 
 use super::Fs;
 use super::handle::Session;
-use super::hashing::{Reading, read_digest};
+use super::hashing::{Reading, read_digest, untimed};
 use super::node::Node;
 use crate::catalog::event::Op;
 use crate::sys::lease::{self, Writers};
@@ -137,10 +137,15 @@ impl Fs {
         if node.peek_open(|open| open.has_writers(None)) == Some(true) {
             return Left::Session;
         }
-        match self.open_node(node, OFlags::RDONLY | OFlags::NONBLOCK) {
+        match self.open_mapped(node) {
             Ok(fd) if lease::writers(fd.as_fd()) == Writers::Some => Left::Mapping,
             _ => Left::Nobody,
         }
+    }
+
+    /// Opens a file for reading, without waiting for anybody to give a lease back.
+    fn open_mapped(&self, node: &Node) -> Result<OwnedFd, Errno> {
+        untimed(OFlags::RDONLY | OFlags::NONBLOCK, |flags| self.open_node(node, flags))
     }
 
     /// Seals what was mapped until a moment ago, for somebody who asks for it.
@@ -211,7 +216,7 @@ impl Fs {
     /// a session is at work.
     fn seal_mapped(&self, mapped: &Mapped, digest: Digest) -> Result<(), Errno> {
         let node = &mapped.node;
-        let fd = self.open_node(node, OFlags::RDONLY | OFlags::NONBLOCK)?;
+        let fd = self.open_mapped(node)?;
         // Without a lock: reading may take long.
         let read = match digest {
             Digest::WhenUnmapped => None,

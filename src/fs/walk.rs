@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags, RawDir};
 
-use super::hashing::{Reading, open_to_read, read_digest};
+use super::hashing::{Reading, open_to_read, read_digest, untimed};
 use super::lookup::{open_path, read_link};
 use super::node::Node;
 use super::reconcile::Later;
@@ -78,7 +78,7 @@ impl DirJob {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match &self.handle {
             Some(handle) if fs.handles == Handles::Open => {
-                file_handle::open(fs.root.as_fd(), handle, flags)
+                untimed(flags, |flags| file_handle::open(fs.root.as_fd(), handle, flags))
             }
             _ => {
                 let fd = fs.open_beneath(&self.path, flags)?;
@@ -412,7 +412,7 @@ impl Fs {
                 return Err(Errno::XDEV);
             }
         }
-        rustix::fs::openat(&at, ".", flags, Mode::empty())
+        untimed(flags, |flags| rustix::fs::openat(&at, ".", flags, Mode::empty()))
     }
 }
 
