@@ -240,7 +240,8 @@ impl Fs {
             // What is there by now is for that session to tell first.
             return Err(Errno::BUSY);
         }
-        if told && read.is_none() && !self.silent_mappings {
+        // Stores to pages that the session itself has changed show in no time.
+        if told && read.is_none() && !mapped.of.wrote && !self.silent_mappings {
             return Ok(());
         }
         node.with_open(|open| {
