@@ -129,8 +129,35 @@ impl Fs {
             }
         }
         node.with_open(|open| open.mapped += 1);
-        self.mapped.list.lock().push(Mapped { node, of, looks: 0, sightings: 0 });
+        self.keep_watching(Mapped { node, of, looks: 0, sightings: 0 });
         self.mapped.signal.notify_one();
+    }
+
+    /// Puts a session on the list. Whose mapping is left cannot be found out, so one session answers
+    /// for all of a file: the last that has written.
+    fn keep_watching(&self, mut mapped: Mapped) {
+        let mut list = self.mapped.list.lock();
+        let same = list.iter().position(|other| other.node.key == mapped.node.key);
+        let other = same.map(|index| {
+            let mut other = list.swap_remove(index);
+            let rank = |mapped: &Mapped| (mapped.of.wrote, mapped.of.session);
+            if rank(&other) > rank(&mapped) {
+                std::mem::swap(&mut other, &mut mapped);
+            }
+            mapped.looks = mapped.looks.min(other.looks);
+            mapped.sightings = mapped.sightings.min(other.sightings);
+            other
+        });
+        list.push(mapped);
+        drop(list);
+        if let Some(other) = other {
+            self.stop_watching(&other);
+        }
+    }
+
+    fn stop_watching(&self, mapped: &Mapped) {
+        mapped.node.with_open(|open| open.mapped -= 1);
+        self.end_session(&mapped.node, mapped.of.session);
     }
 
     fn writers_left(&self, node: &Node) -> Left {
@@ -173,8 +200,7 @@ impl Fs {
             mapped.looks += 1;
             match self.writers_left(&mapped.node) {
                 Left::Nobody if self.is_told(&mapped) => {
-                    mapped.node.with_open(|open| open.mapped -= 1);
-                    self.end_session(&mapped.node, mapped.of.session);
+                    self.stop_watching(&mapped);
                     continue;
                 }
                 Left::Mapping => {
@@ -190,7 +216,7 @@ impl Fs {
                 }
                 Left::Nobody | Left::Session => mapped.sightings = 0,
             }
-            self.mapped.list.lock().push(mapped);
+            self.keep_watching(mapped);
         }
         pause
     }
@@ -232,16 +258,16 @@ impl Fs {
             return Err(Errno::AGAIN);
         }
         let (told, busy) = node.with_open(|open| {
-            let told = open.sealed == Some(attr.stamp())
-                || (mapped.of.told == attr.stamp() && !mapped.of.wrote);
+            // Stores to pages that the session itself has changed show in no time.
+            let told = !mapped.of.wrote
+                && [open.sealed, Some(mapped.of.told)].contains(&Some(attr.stamp()));
             (told, open.has_writers(None) || open.pending.is_some())
         });
         if busy {
             // What is there by now is for that session to tell first.
             return Err(Errno::BUSY);
         }
-        // Stores to pages that the session itself has changed show in no time.
-        if told && read.is_none() && !mapped.of.wrote && !self.silent_mappings {
+        if told && read.is_none() && !self.silent_mappings {
             return Ok(());
         }
         node.with_open(|open| {

@@ -477,23 +477,3 @@ fn a_mapping_that_outlives_its_file_descriptor_is_one_version(
     // Nobody tells of an unmap, and without the kernel's help stores are written back later.
     mounted.wait_for("digest of the mapping", || mounted.digests("f") == expected);
 }
-
-#[test]
-fn a_reader_does_not_keep_the_digest_of_bytes_that_a_mapping_can_change() {
-    if !can_mount() {
-        return;
-    }
-    let mounted = Mounted::new();
-    let f = mounted.at("f");
-    fs::write(&f, noise(1, 10_000)).unwrap();
-    let _reader = fs::File::open(&f).unwrap();
-    let file = readable(&f);
-    let map = Mapping::of(&file, 10_000);
-    map.store(0, b"before");
-    drop(file);
-    mounted.wait_for("end of the digest", || mounted.digests("f").last().unwrap() == "unknown");
-    map.store(0, b"after");
-    drop(map);
-    let expected = sha256_of(&mounted.backing.join("f"));
-    mounted.wait_for("digest", || *mounted.digests("f").last().unwrap() == expected);
-}

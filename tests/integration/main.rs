@@ -19,6 +19,7 @@ mod fstab;
 mod hashing;
 mod hidden;
 mod layers;
+mod mapped;
 mod mapping;
 mod names;
 mod posix;

@@ -1,0 +1,78 @@
+//! What the catalog says of files that are closed but still mapped for writing.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::mapping::Mapping;
+use crate::mounted::{Mounted, can_mount};
+use crate::tools::{noise, sha256_of};
+
+fn readable(f: &Path) -> File {
+    File::options().read(true).write(true).open(f).unwrap()
+}
+
+#[test]
+fn a_reader_does_not_keep_the_digest_of_bytes_that_a_mapping_can_change() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let f = mounted.at("f");
+    fs::write(&f, noise(1, 10_000)).unwrap();
+    let _reader = File::open(&f).unwrap();
+    let file = readable(&f);
+    let map = Mapping::of(&file, 10_000);
+    map.store(0, b"before");
+    drop(file);
+    mounted.wait_for("end of the digest", || mounted.digests("f").last().unwrap() == "unknown");
+    map.store(0, b"after");
+    drop(map);
+    let expected = sha256_of(&mounted.backing.join("f"));
+    mounted.wait_for("digest", || *mounted.digests("f").last().unwrap() == expected);
+}
+
+#[test]
+fn a_mapping_that_nobody_stores_to_makes_no_version() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let f = mounted.at("f");
+    fs::write(&f, noise(1, 10_000)).unwrap();
+    let map = Mapping::of(&readable(&f), 10_000);
+    // The second look at the mapping is over after this.
+    mounted.sync();
+    let expected = [sha256_of(&f)];
+    assert_eq!(mounted.digests("f"), expected);
+    drop(map);
+    mounted.sync();
+    assert_eq!(mounted.digests("f"), expected);
+}
+
+#[test]
+fn several_mappings_of_a_file_make_a_version_for_each_that_changes_it() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let f = mounted.at("f");
+    fs::write(&f, noise(1, 10_000)).unwrap();
+    let maps = [1, 2, 3].map(|n: u8| {
+        let file = readable(&f);
+        let map = Mapping::of(&file, 10_000);
+        // The last one is only looked at.
+        if n < 3 {
+            file.write_at(&[n; 100], 0).unwrap();
+            map.store(50, &[n + 1]);
+        }
+        map
+    });
+    mounted.sync();
+    fs::write(&f, noise(2, 9_000)).unwrap();
+    mounted.sync();
+    drop(maps);
+    let expected = sha256_of(&mounted.backing.join("f"));
+    mounted.wait_for("digest", || *mounted.digests("f").last().unwrap() == expected);
+    assert_eq!(mounted.digests("f").len(), 4, "{:#?}", mounted.log_of("f"));
+}
