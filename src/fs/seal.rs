@@ -117,7 +117,7 @@ impl Fs {
             false
         } else {
             let told = attr.stamp() == state.baseline || Some(attr.stamp()) == sealed;
-            state.touched || !told || self.may_hide_a_change(session, state, why)
+            state.touched || !told || self.may_hide_a_change(file, session, state, why)
         };
         if !changed {
             return Ok(());
@@ -156,10 +156,17 @@ impl Fs {
     }
 
     /// Whether the content may have changed although size and times have not.
-    fn may_hide_a_change(&self, session: &Session, state: &SessionState, why: Why) -> bool {
+    fn may_hide_a_change(
+        &self,
+        file: &File,
+        session: &Session,
+        state: &SessionState,
+        why: Why,
+    ) -> bool {
         // A store to a page that was stored to before the last seal changes no time; on tmpfs no
-        // store to a mapping does.
-        let unseen = session.mappable && (state.sealed || self.silent_mappings);
+        // store to a mapping does. Where the pages are ours, stores come to us as writes.
+        let mappable = session.mappable && file.backing.is_some();
+        let unseen = mappable && (state.sealed || self.silent_mappings);
         unseen || (state.baseline_fresh && why == Why::Close)
     }
 

@@ -10,7 +10,7 @@ use rustix::fs::FallocateFlags;
 
 use crate::mapping::Mapping;
 use crate::mounted::{Mounted, can_mount};
-use crate::tools::{noise, sha256, sha256_of};
+use crate::tools::{WAYS, noise, sha256, sha256_of};
 
 fn writable(path: &Path) -> File {
     OpenOptions::new().create(true).write(true).truncate(false).open(path).unwrap()
@@ -476,4 +476,22 @@ fn a_mapping_that_outlives_its_file_descriptor_is_one_version(
     let expected = ["0123456789", "abc34xyz89"].map(sha256);
     // Nobody tells of an unmap, and without the kernel's help stores are written back later.
     mounted.wait_for("digest of the mapping", || mounted.digests("f") == expected);
+}
+
+#[test]
+fn what_comes_after_a_close_is_in_no_version_of_it() {
+    if !can_mount() {
+        return;
+    }
+    for options in WAYS {
+        let mounted = Mounted::with_options(options);
+        let f = mounted.at("f");
+        fs::write(&f, "").unwrap();
+        let contents: Vec<_> = (0..200).map(|n| noise(n, 20_000)).collect();
+        // Opened and written again at once, when the kernel has not told of the end yet.
+        contents.iter().for_each(|content| readable(&f).write_all_at(content, 0).unwrap());
+        let expected: Vec<_> =
+            [sha256("")].into_iter().chain(contents.iter().map(sha256)).collect();
+        assert!(mounted.digests("f") == expected, "{options}: {:#?}", mounted.log_of("f"));
+    }
 }
