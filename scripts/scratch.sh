@@ -6,11 +6,9 @@ start_scratch() {
     [ "$(id -u)" = 0 ] || die "this mounts filesystems: please run it as root"
     need_rust
     need_fuse
-    need_packages mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs getfattr:attr \
-        python3:python3
+    need_packages mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs getfattr:attr
     say "building"
     cargo build --locked
-    horace=$PWD/target/debug/horace
     scratch=$(mktemp -d "${TMPDIR:-/tmp}/horace-scratch.XXXXXX")
     undo=()
     trap end_scratch EXIT
@@ -19,6 +17,9 @@ start_scratch() {
     # Ordinary users take part in the tests.
     chmod 755 "$scratch"
     mkdir "$scratch/run"
+    # A copy, because another build may come meanwhile.
+    horace=$scratch/horace
+    cp target/debug/horace "$horace"
     export HORACE_RUNTIME_DIR=$scratch/run NO_COLOR=1
 }
 
@@ -65,7 +66,7 @@ make_filesystem() {
     truncate -s 1G "$image"
     if [ "$kind" = zfs ]; then
         zpool create -m "$dir" "horace-$$" "$image"
-        undo+=("zpool destroy 'horace-$$'")
+        undo+=("zpool destroy 'horace-$$' || umount -l '$dir'")
         return
     fi
     "mkfs.$kind" "$image" >/dev/null 2>&1 || die "mkfs.$kind failed"
@@ -94,9 +95,8 @@ umount_horace() {
 
 # check_health MOUNTPOINT: the daemon serves, and its catalog is whole.
 check_health() {
-    "$horace" status --json "$1" | python3 -c '
-import json, sys
-status = json.loads(sys.stdin.readline())
-wrong = status["degraded"] or ("not running" if not status["running"] else None)
-sys.exit(wrong and f"the mount is not well: {wrong}")'
+    local status
+    status=$("$horace" status --json "$1")
+    [[ $status == *'"running":true'* && $status == *'"degraded":null'* ]] \
+        || die "the mount is not well: $status"
 }
