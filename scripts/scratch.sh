@@ -66,12 +66,22 @@ make_filesystem() {
     truncate -s 1G "$image"
     if [ "$kind" = zfs ]; then
         zpool create -m "$dir" "horace-$$" "$image"
-        undo+=("zpool destroy 'horace-$$' || umount -l '$dir'")
+        undo+=("destroy_pool 'horace-$$'")
         return
     fi
     "mkfs.$kind" "$image" >/dev/null 2>&1 || die "mkfs.$kind failed"
     mount -o loop "$image" "$dir"
     undo+=("umount -l '$dir'")
+}
+
+# destroy_pool NAME: takes a pool away; it is busy until the last file is really closed.
+destroy_pool() {
+    local try
+    for try in 1 2 3 4 5; do
+        zpool destroy -f "$1" && return
+        sleep "$try"
+    done
+    return 1
 }
 
 # mount_horace OPTIONS BACKING MOUNTPOINT: mounts two new directories.

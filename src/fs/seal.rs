@@ -289,9 +289,11 @@ impl Fs {
         let sessions = || writers.iter().filter_map(|file| file.session.as_ref());
         let mut states: Vec<_> = sessions().map(|session| session.state.lock()).collect();
         let _one = node.sealing.lock();
-        let before = stat::fstat(fd)?.attr.stamp();
+        let was = stat::fstat(fd)?.attr;
+        let before = was.stamp();
         let result = change()?;
-        let attr = stat::fstat(fd)?.attr;
+        // What is done is done: not every filesystem knows an inode that has lost its last name.
+        let attr = stat::fstat(fd).map_or(was, |stat| stat.attr);
         let hides_writes = match times {
             Times::Set => sessions().any(|session| session.kernel_writes),
             Times::Kept => before.mtime_ns != attr.mtime.as_ns(),
