@@ -7,6 +7,7 @@ mod data;
 mod errors;
 mod figures;
 mod lifetime;
+mod link_max;
 mod listing;
 mod locks;
 mod programs;
