@@ -13,6 +13,7 @@
 //! an operation said before it.
 
 mod attr;
+mod channel;
 mod create;
 mod dir;
 mod fds;
@@ -44,6 +45,7 @@ use crate::sys::{self, Errno};
 use crate::types::{Attr, Caller, Inode, InodeKey, Kind, Origin, SessionId, Writer};
 
 pub use attr::{SetAttr, SetTime};
+pub use channel::MAX_TRANSFER;
 pub use create::Created;
 pub use dir::{DirEntry, Room};
 pub use handle::{Fh, Flush, OpenMode};

@@ -25,14 +25,12 @@ use fuser::{
 };
 
 use crate::fs::{
-    Backing, Fh, Flush, Fs, NodeId, OpenMode, Opened, Registrar, Room, SetAttr, Suid, Sync,
+    Backing, Fh, Flush, Fs, MAX_TRANSFER, NodeId, OpenMode, Opened, Registrar, Room, SetAttr, Suid,
+    Sync,
 };
 use crate::sys::Errno;
 use crate::types::{Caller, Kind};
 use offload::Offload;
-
-/// Most bytes of one write. fuser's threads each keep a buffer of 16 MiB; the kernel takes 1 MiB.
-const MAX_WRITE: u32 = 1 << 20;
 
 /// The filesystem as fuser calls it.
 #[derive(Debug)]
@@ -168,7 +166,7 @@ impl fuser::Filesystem for Adapter {
                 self.fs.set_passthrough(crate::fs::Passthrough::Possible);
             }
         }
-        if let Err(nearest) = config.set_max_write(MAX_WRITE) {
+        if let Err(nearest) = config.set_max_write(MAX_TRANSFER) {
             let _ = config.set_max_write(nearest);
         }
         let _ = config.set_max_background(64);
@@ -327,12 +325,12 @@ impl fuser::Filesystem for Adapter {
         handle: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let mut buffer = vec![0; size as usize];
-        match self.fs.read(fh(handle), offset, &mut buffer) {
+        match self.fs.read(fh(handle), flags.0, offset, &mut buffer) {
             Ok(count) => reply.data(&buffer[..count]),
             Err(error) => reply.error(errno::reply(error)),
         }
@@ -346,14 +344,14 @@ impl fuser::Filesystem for Adapter {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let clears = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let suid = if clears { Suid::Clear } else { Suid::Keep };
-        self.fs.write(fh(handle), offset, data, suid, |result| match result {
-            // A request has at most MAX_WRITE bytes.
+        self.fs.write(fh(handle), flags.0, offset, data, suid, |result| match result {
+            // A request has at most MAX_TRANSFER bytes.
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno::reply(error)),
         });

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use sha2::Sha256;
 
+use super::channel::Channel;
 use super::hashing::Tail;
 use super::node::{Backing, Node};
 use crate::sys::Errno;
@@ -44,7 +45,7 @@ pub enum Flush {
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) node: Arc<Node>,
-    pub(super) fd: OwnedFd,
+    pub(super) fd: Channel,
     /// What may make a version; `None` for handles that cannot write.
     pub(super) session: Option<Session>,
     /// Kept so that the kernel can go on using it.

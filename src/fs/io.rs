@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
 use sha2::{Digest, Sha256};
 
+use super::channel::Channel;
 use super::handle::{Fh, File, Flush, OpenMode, Session, SessionState};
 use super::hashing::open_to_read;
 use super::node::{Backing, Node};
@@ -96,8 +97,8 @@ impl Fs {
     /// The flags with which the backing file is opened for a handle.
     pub(super) fn backing_flags(&self, flags: OFlags) -> OFlags {
         let ours = OFlags::CREATE | OFlags::EXCL | OFlags::NOCTTY | OFlags::NOFOLLOW;
-        // Requests arrive in buffers that O_DIRECT would refuse; the kernel keeps it for what it
-        // serves itself. O_NONBLOCK says nothing of regular files, but for that an open would not
+        // O_DIRECT can be switched off later, so what needs it gets a descriptor of its own; the
+        // kernel keeps it for what it serves itself. O_NONBLOCK says nothing of regular files, but for that an open would not
         // wait until a lease is given back, of which users know nothing.
         (flags - ours - OFlags::DIRECT - OFlags::NONBLOCK) | OFlags::CLOEXEC
     }
@@ -116,9 +117,12 @@ impl Fs {
         node.with_open(|open| open.handles += 1);
         let mode = self.choose(&fd, flags, fresh, writer.as_deref());
         let (mode, backing) = self.register(node, &fd, mode, flags, fresh, registrar);
-        let session = writer
-            .map(|writer| self.begin_session(node, &fd, flags, writer, fresh, mode))
-            .transpose();
+        let fd = Channel::new(fd, self.backing_flags(flags));
+        let ready = if mode == OpenMode::Passthrough { Ok(()) } else { fd.prepare(flags) };
+        let session = ready.and_then(|()| {
+            let begin = |writer| self.begin_session(node, &fd, flags, writer, fresh, mode);
+            writer.map(begin).transpose()
+        });
         let session = match session {
             Ok(session) => session,
             Err(error) => {
@@ -142,14 +146,20 @@ impl Fs {
         fresh: Fresh,
         writer: Option<&Writer>,
     ) -> OpenMode {
+        let direct = flags.contains(OFlags::DIRECT);
         if !self.kernel_serves() {
-            return if may_write(flags) { OpenMode::Direct } else { OpenMode::Cached };
+            return if may_write(flags) || direct { OpenMode::Direct } else { OpenMode::Cached };
         }
         // The kernel writes with our rights, which let setuid and setgid stay.
         if writer.is_some_and(|writer| writer.uid != 0) && has_privileges(fd) {
             return OpenMode::Stream;
         }
-        if !may_write(flags) || flags.contains(OFlags::DIRECT) {
+        if direct && access(flags) == OFlags::WRONLY {
+            // As `dd` does it, O_DIRECT is switched off for the last bytes, of which nobody tells
+            // the kernel's descriptor.
+            return OpenMode::Stream;
+        }
+        if !may_write(flags) || direct {
             return OpenMode::Passthrough;
         }
         // A readable handle can be mapped for writing, which proves nothing to a stream.
@@ -213,7 +223,7 @@ impl Fs {
     pub(super) fn begin_session(
         &self,
         node: &Arc<Node>,
-        fd: &OwnedFd,
+        fd: impl AsFd,
         flags: OFlags,
         writer: Arc<Writer>,
         fresh: Fresh,
@@ -255,30 +265,22 @@ impl Fs {
         self.coarse_times && crate::clock::now_ns().saturating_sub(stamp.ctime_ns) < TICK_NS
     }
 
-    /// Reads up to `buffer.len()` bytes and returns how many there were.
+    /// Reads up to `buffer.len()` bytes and returns how many there were; `flags` are those that the
+    /// open file has by now.
     ///
     /// # Errors
     /// The backing filesystem's.
-    pub fn read(&self, fh: Fh, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
-        let file = self.files.get(fh)?;
-        let mut done = 0;
-        while done < buffer.len() {
-            match rustix::io::pread(&file.fd, &mut buffer[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(Errno::INTR) => {}
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
-            }
-        }
-        Ok(done)
+    pub fn read(&self, fh: Fh, flags: i32, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let flags = OFlags::from_bits_retain(flags.cast_unsigned());
+        self.files.get(fh)?.fd.read(flags, offset, buffer)
     }
 
     /// Writes, calls `answer` with the number of bytes written, and hashes them after that, so that
-    /// the next write overlaps with the hashing.
+    /// the next write overlaps with the hashing. `flags` are those that the open file has by now.
     pub fn write(
         &self,
         fh: Fh,
+        flags: i32,
         offset: u64,
         data: &[u8],
         suid: Suid,
@@ -293,21 +295,22 @@ impl Fs {
             Ok(guard) => guard,
             Err(error) => return answer(Err(error)),
         };
+        let flags = OFlags::from_bits_retain(flags.cast_unsigned());
         let mut state = session.state.lock();
         state.touched = true;
         if state.hasher.is_none() || state.hashed != offset {
             state.hasher = None;
-            if !session.append {
+            if !flags.contains(OFlags::APPEND) {
                 state.prefix = None;
             }
             // Order does not matter any more, so writes need not wait for each other.
             drop(state);
-            let result = write_all(&file.fd, data, offset);
+            let result = file.fd.write(flags, offset, data);
             // A close of another descriptor may have sealed while this was under way.
             session.state.lock().touched = true;
             return answer(result);
         }
-        let result = write_all(&file.fd, data, offset);
+        let result = file.fd.write(flags, offset, data);
         drop(guard);
         // The lock stays taken until the bytes are hashed: the next write comes as soon as this
         // one is answered, and must be hashed after it.
@@ -344,9 +347,10 @@ impl Fs {
         let (from, to) = (self.files.get(from)?, self.files.get(to)?);
         // The reply has 32 bits.
         let length = usize::try_from(length.min(1 << 30)).map_err(|_| Errno::INVAL)?;
+        let target = to.fd.at_offsets()?;
         to.interfere(|| {
             let (from_offset, to_offset) = (Some(&mut from_offset), Some(&mut to_offset));
-            rustix::fs::copy_file_range(&from.fd, from_offset, &to.fd, to_offset, length)
+            rustix::fs::copy_file_range(&from.fd, from_offset, &target, to_offset, length)
         })
     }
 
@@ -421,20 +425,6 @@ impl File {
         touch();
         result
     }
-}
-
-fn write_all(fd: &OwnedFd, data: &[u8], offset: u64) -> Result<usize, Errno> {
-    let mut done = 0;
-    while done < data.len() {
-        match rustix::io::pwrite(fd, &data[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(Errno::INTR) => {}
-            Err(error) if done == 0 => return Err(error),
-            Err(_) => break,
-        }
-    }
-    Ok(done)
 }
 
 fn access(flags: OFlags) -> OFlags {

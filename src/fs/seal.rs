@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
+use super::channel::Channel;
 use super::handle::{Fh, File, OpenMode, Session, SessionState};
 use super::hashing::{Pending, Reading, Tail, open_to_read, read_digest};
 use super::io::Fresh;
@@ -352,6 +353,7 @@ impl Fs {
                 let _guard = (caller.uid != 0).then(WithoutFsetid::enter).transpose()?;
                 rustix::fs::ftruncate(&fd, size)?;
             }
+            let fd = Channel::new(fd, OFlags::WRONLY);
             let file = File { node: Arc::clone(node), fd, session: None, backing: None };
             state.hasher = None;
             state.touched = true;

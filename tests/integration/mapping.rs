@@ -48,6 +48,11 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts(self.start.cast(), self.length) }
     }
 
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: mapped for as long as `self` lives, and borrowed by nobody else.
+        unsafe { std::slice::from_raw_parts_mut(self.start.cast(), self.length) }
+    }
+
     pub(crate) fn sync(&self) {
         // SAFETY: exactly what was mapped.
         unsafe { rustix::mm::msync(self.start, self.length, MsyncFlags::SYNC) }.unwrap();

@@ -2,8 +2,10 @@
 //! which must say the same.
 
 mod acl;
+mod append;
 mod caches;
 mod data;
+mod direct;
 mod errors;
 mod figures;
 mod lifetime;

@@ -86,6 +86,27 @@ pub(crate) fn same_in_every_way<T: PartialEq + Debug>(work: impl Fn(&Path) -> T)
     }
 }
 
+/// The same as plain on another filesystem, in every way in which files are served.
+#[track_caller]
+pub(crate) fn same_in_every_way_on<T: PartialEq + Debug>(
+    filesystem: &Path,
+    work: impl Fn(&Path) -> T,
+) {
+    let plain = filesystem.join("plain");
+    std::fs::create_dir(&plain).unwrap();
+    let expected = work(&plain);
+    for options in WAYS {
+        let state = tempfile::tempdir().unwrap();
+        let options = format!("{options},state={}", state.path().display());
+        let mounted = Mounted::on(filesystem, &options);
+        assert_eq!(work(&mounted.mountpoint), expected, "left: -o {options}, right: plain");
+        mounted.assert_catalog_is_true();
+        let backing = mounted.backing.clone();
+        drop(mounted);
+        std::fs::remove_dir_all(backing).unwrap();
+    }
+}
+
 /// A path in a record, exact also if it is not UTF-8.
 pub(crate) fn path_of(record: &Value) -> Vec<u8> {
     match record["path_base64"].as_str() {
