@@ -134,12 +134,12 @@ impl Fs {
         let maker = maker.as_ref().and_then(|file| file.session.as_ref()).unwrap_or(session);
         let writer = Some(Arc::clone(&maker.writer));
         self.push(writer, Op::Seal { inode, session: maker.id, digest });
+        // Beside an older writer, who may change what is hashed by now, nothing can be gone on from.
+        let goes_on = session.append && !others;
         let number = node.with_open(|open| {
             open.sealed = Some(attr.stamp());
             open.seals += 1;
-            if session.append {
-                open.tail.clone_from(&tail);
-            }
+            open.tail = tail.clone().filter(|_| goes_on);
             open.seals
         });
         if digest.is_none() {
@@ -150,9 +150,7 @@ impl Fs {
         state.sealed = true;
         state.baseline = attr.stamp();
         state.baseline_fresh = self.is_fresh(attr.stamp());
-        if session.append {
-            state.prefix = tail;
-        }
+        state.prefix = tail.filter(|_| goes_on);
         Ok(())
     }
 
@@ -228,7 +226,9 @@ impl Fs {
                     fs.push(None, Op::Digest { session, read: None });
                 }
                 if append && tail.is_some() {
-                    node.with_open(|open| open.tail = tail);
+                    node.with_open(|open| {
+                        open.tail = tail.filter(|_| !open.has_writers(Some(session)));
+                    });
                 }
             }
             node.with_open(|open| {

@@ -13,6 +13,115 @@ use crate::mapping::Mapping;
 use crate::mounted::{Mounted, can_mount};
 use crate::tools::{noise, same_as_plain, same_in_every_way, sha256};
 
+const RECORD: usize = 64;
+const HEADER: usize = 4_096;
+
+fn record(writer: usize, n: usize) -> Vec<u8> {
+    format!("{writer} {n} {}\n", "x".repeat(RECORD)).into_bytes()[..RECORD - 1]
+        .iter()
+        .copied()
+        .chain([b'\n'])
+        .collect()
+}
+
+/// Appends records and checks after each where it went.
+fn append_records(mut file: File, writer: usize, count: usize) {
+    let mut size = 0;
+    for n in 0..count {
+        let bytes = record(writer, n);
+        assert_eq!(file.write(&bytes).unwrap(), RECORD);
+        let (end, now) = (file.stream_position().unwrap(), file.metadata().unwrap().len());
+        assert!(end <= now && size < now, "{writer} {n}: {end} {size} {now}");
+        size = now;
+    }
+}
+
+#[rstest]
+fn appenders_of_every_kind_and_a_writer_in_place_share_a_file(
+    #[values("io=auto", "io=stream", "io=passthrough", "passthrough=off")] options: &str,
+) {
+    if !can_mount() {
+        return;
+    }
+    const EACH: usize = 150;
+    let mounted = Mounted::with_options(options);
+    let path = mounted.at("f");
+    fs::write(&path, vec![b'h'; HEADER]).unwrap();
+    let open = |flags: i32, read: bool| {
+        let mut open = OpenOptions::new();
+        open.append(true).read(read).custom_flags(flags).open(&path).unwrap()
+    };
+    let kinds = [(0, false), (0, true), (libc::O_SYNC, false), (libc::O_DSYNC, true)];
+    let files: Vec<_> = kinds.iter().map(|(flags, read)| open(*flags, *read)).collect();
+    // One more in another process, through a descriptor that two of its children share.
+    let script = r#"exec 5>>f; for c in 4 5; do
+        (for n in $(seq 0 49); do printf '%s %s %062d' $c $n 0 | head -c 63 | sed 's/$/\n/' |
+            dd bs=64 iflag=fullblock status=none >&5; done) & done; wait"#;
+    let mut other = Command::new("bash")
+        .args(["-euc", script])
+        .current_dir(&mounted.mountpoint)
+        .spawn()
+        .unwrap();
+    std::thread::scope(|scope| {
+        for (writer, file) in files.into_iter().enumerate() {
+            scope.spawn(move || append_records(file, writer, EACH));
+        }
+        scope.spawn(|| {
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            for n in 0..200_u8 {
+                file.write_all_at(&[n; 100], u64::from(n) * 16).unwrap();
+            }
+        });
+    });
+    assert!(other.wait().unwrap().success());
+    let content = fs::read(&path).unwrap();
+    assert_eq!(content.len(), HEADER + (4 * EACH + 2 * 50) * RECORD);
+    let mut header: Vec<_> = (0..200_u8).flat_map(|n| [n; 16]).collect();
+    header.extend([199; 84]);
+    header.resize(HEADER, b'h');
+    assert_eq!(&content[..HEADER], header);
+    let mut next = [0; 6];
+    for line in content[HEADER..].chunks(RECORD) {
+        let line = std::str::from_utf8(line).unwrap();
+        let parts: Vec<_> = line.split(' ').collect();
+        let writer: usize = parts[0].parse().unwrap();
+        assert_eq!(parts[1], next[writer].to_string(), "whole, and in order: {line}");
+        assert_eq!(line.find('\n'), Some(RECORD - 1), "{line}");
+        next[writer] += 1;
+    }
+    assert_eq!(next, [EACH, EACH, EACH, EACH, 50, 50]);
+    assert_eq!(mounted.digests("f").last(), Some(&sha256(&content)));
+    mounted.assert_catalog_is_true();
+}
+
+#[rstest]
+fn what_is_changed_before_an_append_is_hashed_again(
+    #[values("io=auto", "io=stream", "io=passthrough", "passthrough=off")] options: &str,
+    #[values(100, 3_000_000)] size: usize,
+) {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::with_options(options);
+    let path = mounted.at("f");
+    fs::write(&path, noise(1, size)).unwrap();
+    let older = OpenOptions::new().write(true).open(&path).unwrap();
+    let mut appender = OpenOptions::new().append(true).open(&path).unwrap();
+    for text in [b"one", b"two"] {
+        older.write_at(text, 7).unwrap();
+        appender.write_all(text).unwrap();
+        drop(appender.try_clone().unwrap());
+        let newest = mounted.digests("f").pop();
+        assert_eq!(newest, Some(sha256(fs::read(&path).unwrap())));
+    }
+    older.write_at(b"three", 7).unwrap();
+    drop(older);
+    drop(appender);
+    // Nor does the next one go on from what is not there any more.
+    fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"end").unwrap();
+    mounted.assert_catalog_is_true();
+}
+
 #[test]
 fn a_write_at_an_offset_appends_all_the_same() {
     same_in_every_way(|dir| {
