@@ -436,8 +436,7 @@ impl fuser::Filesystem for Adapter {
         let result = self.fs.readdirplus(fh(handle), offset, LISTING / 4, |name, entry| {
             let (attr, generation) = match entry {
                 Some(entry) => (convert::entry_attr(entry), entry.generation),
-                // Node 0 means that nothing was looked up.
-                None => (convert::nothing(name.kind), 0),
+                None => (convert::nothing(name), 0),
             };
             let (ino, bytes) = (INodeNo(name.ino), OsStr::from_bytes(name.name));
             let generation = Generation(generation);

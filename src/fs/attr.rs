@@ -70,7 +70,7 @@ impl Fs {
         }
         match open {
             Some(file) => Ok(stat::fstat(&file.fd)?.attr),
-            None => Ok(self.stat_node(&node)?.attr),
+            None => self.getattr(node.id, None),
         }
     }
 

@@ -10,9 +10,10 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::node::{Found, Node};
 use super::{Entry, Fh, Fs, NodeId, identify};
+use crate::config::OWN_DIR;
 use crate::sys::stat::{self, Stat};
 use crate::sys::{Errno, handle::FileHandle};
-use crate::types::{Attr, InodeKey};
+use crate::types::{Attr, InodeKey, Kind};
 
 /// Whether a descriptor that was opened for a lookup is worth keeping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +166,17 @@ impl Fs {
         {
             return Ok(stat::fstat(&file.fd)?.attr);
         }
-        Ok(self.stat_node(&node)?.attr)
+        let mut attr = self.stat_node(&node)?.attr;
+        if node.id == NodeId::ROOT && attr.nlink > 2 && self.hides_a_directory() {
+            // Where directories are counted, programs may rely on there being as many.
+            attr.nlink -= 1;
+        }
+        Ok(attr)
+    }
+
+    fn hides_a_directory(&self) -> bool {
+        let own = rustix::fs::statat(self.root(), OWN_DIR, AtFlags::SYMLINK_NOFOLLOW);
+        own.is_ok_and(|stat| Kind::from_mode(stat.st_mode) == Some(Kind::Dir))
     }
 
     pub(super) fn stat_node(&self, node: &Arc<Node>) -> Result<Stat, Errno> {

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
 
-use crate::fs::{Entry, NodeId, SetTime};
+use crate::fs::{DirEntry, Entry, NodeId, SetTime};
 use crate::types::{Attr, Kind, Timestamp};
 
 pub(super) fn file_type(kind: Kind) -> FileType {
@@ -47,17 +47,21 @@ pub(super) fn attr(node: NodeId, a: &Attr) -> FileAttr {
     }
 }
 
-/// Attributes that stand for none: node 0 tells the kernel that nothing was looked up.
-pub(super) fn nothing(kind: Option<Kind>) -> FileAttr {
+/// Attributes of a name that was not looked up.
+///
+/// Node 0 tells the kernel so, and fuser makes it the number in the listing, too: such a name is not
+/// seen. Of a directory itself and the one above the kernel takes the number and no more.
+pub(super) fn nothing(name: &DirEntry<'_>) -> FileAttr {
+    let itself = matches!(name.name, b"." | b"..");
     FileAttr {
-        ino: INodeNo(0),
+        ino: INodeNo(if itself { name.ino } else { 0 }),
         size: 0,
         blocks: 0,
         atime: UNIX_EPOCH,
         mtime: UNIX_EPOCH,
         ctime: UNIX_EPOCH,
         crtime: UNIX_EPOCH,
-        kind: file_type(kind.unwrap_or(Kind::File)),
+        kind: file_type(name.kind.unwrap_or(Kind::File)),
         perm: 0,
         nlink: 0,
         uid: 0,

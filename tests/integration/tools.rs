@@ -61,6 +61,17 @@ pub(crate) fn told(output: &Output) -> String {
     format!("{}\n{out}\n{err}", output.status)
 }
 
+/// Runs a shell script in a directory and returns what it printed, with `DIR` for the directory.
+pub(crate) fn script_in(dir: &Path, script: &str) -> String {
+    let told = must(Command::new("bash").args(["-euo", "pipefail", "-c", script]).current_dir(dir));
+    told.replace(dir.to_str().unwrap(), "DIR")
+}
+
+/// Runs a Python script in a directory and returns what it printed.
+pub(crate) fn python_in(dir: &Path, script: &str) -> String {
+    must(Command::new("python3").args(["-c", script]).current_dir(dir))
+}
+
 /// Every way in which files are served.
 pub(crate) const WAYS: [&str; 4] = ["io=auto", "io=stream", "io=passthrough", "passthrough=off"];
 
