@@ -23,6 +23,7 @@ mod io;
 mod lookup;
 mod mapped;
 mod node;
+mod pending;
 pub mod reconcile;
 mod remove;
 mod seal;
@@ -51,6 +52,7 @@ pub use dir::{DirEntry, Room};
 pub use handle::{Fh, Flush, OpenMode};
 pub use io::{Opened, Registrar, Suid, Sync};
 pub use node::{Backing, NodeId};
+pub use pending::Purpose;
 pub use reconcile::{Progress, ProgressState, ReconcileError};
 
 use fds::FdCache;

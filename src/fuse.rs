@@ -25,8 +25,8 @@ use fuser::{
 };
 
 use crate::fs::{
-    Backing, Fh, Flush, Fs, MAX_TRANSFER, NodeId, OpenMode, Opened, Registrar, Room, SetAttr, Suid,
-    Sync,
+    Backing, Fh, Flush, Fs, MAX_TRANSFER, NodeId, OpenMode, Opened, Purpose, Registrar, Room,
+    SetAttr, Suid, Sync,
 };
 use crate::sys::Errno;
 use crate::types::{Caller, Kind};
@@ -220,7 +220,7 @@ impl fuser::Filesystem for Adapter {
             Err(error) => reply.error(errno::reply(error)),
         };
         if size.is_some() {
-            self.fs.when_digested(node(ino), Box::new(work));
+            self.fs.when_digested(node(ino), Purpose::Change, Box::new(work));
         } else {
             work();
         }
@@ -315,7 +315,7 @@ impl fuser::Filesystem for Adapter {
         }
         let fs = Arc::clone(&self.fs);
         let work = move || Self::open_now(&fs, caller, ino, flags, reply);
-        self.fs.when_digested(node(ino), Box::new(work));
+        self.fs.when_digested(node(ino), Purpose::Change, Box::new(work));
     }
 
     fn read(
@@ -514,7 +514,7 @@ impl fuser::Filesystem for Adapter {
             // Who asks for the digest waits for it.
             let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
             let work = move || reply_xattr(fs.getxattr(node(ino), name.as_bytes()), size, reply);
-            return self.fs.when_digested(node(ino), Box::new(work));
+            return self.fs.when_digested(node(ino), Purpose::Know, Box::new(work));
         }
         reply_xattr(self.fs.getxattr(node(ino), name.as_bytes()), size, reply);
     }

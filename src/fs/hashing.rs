@@ -1,23 +1,28 @@
 //! Reading files for their digests, now or in the background.
 //!
-//! Owns the small pool of threads that follow lazy seals, and the way to wait for them. A digest is
-//! taken only of a file that did not change while it was read; one that keeps changing gets none.
+//! Owns the small pool of threads that follow lazy seals. A digest is taken only of a file that did not
+//! change while it was read; one that keeps changing gets none.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest, Sha256};
 
+use super::pending::{PATIENCE, Waiting};
 use crate::sys::{Errno, stat};
 use crate::types::{Attr, ContentHash, Stamp};
 
 /// Bytes read at a time.
 const CHUNK: usize = 256 * 1024;
+
+/// After so many bytes it is looked whether they are still worth reading.
+const LEG: u64 = 64 << 20;
 
 /// The hash of a file's content from its start to `length`, at which point it had `stamp`.
 #[derive(Debug, Clone)]
@@ -37,15 +42,20 @@ impl Tail {
 pub(super) enum Reading {
     /// The content, and the attributes it had before and after.
     Stable(Box<(Tail, Attr)>),
-    /// The file changed while it was read.
+    /// The file changed while it was read, or it was not to be read any more.
     Torn,
 }
 
-/// Reads a file to its end, from the end of `prefix` if that is given.
+/// Reads a file to its end, from the end of `prefix` if that is given, unless `enough` says meanwhile
+/// that nobody wants it any more.
 ///
 /// # Errors
 /// The backing filesystem's.
-pub(super) fn read_digest(fd: BorrowedFd<'_>, prefix: Option<&Tail>) -> Result<Reading, Errno> {
+pub(super) fn read_digest(
+    fd: BorrowedFd<'_>,
+    prefix: Option<&Tail>,
+    enough: &dyn Fn() -> bool,
+) -> Result<Reading, Errno> {
     let before = stat::fstat(fd)?.attr;
     let (mut hasher, mut offset) = match prefix {
         Some(tail) => (tail.hasher.clone(), tail.length),
@@ -62,6 +72,10 @@ pub(super) fn read_digest(fd: BorrowedFd<'_>, prefix: Option<&Tail>) -> Result<R
         };
         hasher.update(&buffer[..n]);
         offset += n as u64;
+        if enough() || (offset % LEG < n as u64 && before.stamp() != stat::fstat(fd)?.attr.stamp())
+        {
+            return Ok(Reading::Torn);
+        }
     }
     let after = stat::fstat(fd)?.attr;
     if before.stamp() != after.stamp() || offset != after.size {
@@ -95,39 +109,6 @@ pub(super) fn untimed(
     }
 }
 
-type Waiter = Box<dyn FnOnce() + Send>;
-
-/// A digest on its way, and what waits for it.
-#[derive(Default)]
-pub(super) struct Pending {
-    waiters: Mutex<Option<Vec<Waiter>>>,
-}
-
-impl Pending {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { waiters: Mutex::new(Some(Vec::new())) })
-    }
-
-    /// Runs `work` once the digest is there; gives it back if it already is.
-    pub(super) fn wait(&self, work: Waiter) -> Result<(), Waiter> {
-        match self.waiters.lock().as_mut() {
-            Some(waiters) => {
-                waiters.push(work);
-                Ok(())
-            }
-            None => Err(work),
-        }
-    }
-
-    /// Lets everyone go on.
-    pub(super) fn finish(&self) {
-        let waiters = self.waiters.lock().take();
-        for work in waiters.into_iter().flatten() {
-            work();
-        }
-    }
-}
-
 type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
@@ -141,6 +122,8 @@ pub(super) struct Hashers {
     queue: Mutex<Option<mpsc::Sender<(u64, Job)>>>,
     outstanding: Arc<(Mutex<Outstanding>, Condvar)>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    waiting: Waiting,
+    stopping: OnceLock<Instant>,
 }
 
 impl std::fmt::Debug for Hashers {
@@ -152,7 +135,13 @@ impl std::fmt::Debug for Hashers {
 impl Hashers {
     /// Has no threads yet: jobs run at once.
     pub(super) fn idle() -> Self {
-        Self { queue: Mutex::new(None), outstanding: Arc::default(), threads: Mutex::default() }
+        Self {
+            queue: Mutex::new(None),
+            outstanding: Arc::default(),
+            threads: Mutex::default(),
+            waiting: Waiting::default(),
+            stopping: OnceLock::new(),
+        }
     }
 
     /// Starts the threads.
@@ -173,8 +162,19 @@ impl Hashers {
             let thread = std::thread::Builder::new().name(format!("hash-{index}")).spawn(run)?;
             self.threads.lock().push(thread);
         }
+        self.waiting.start()?;
         *self.queue.lock() = Some(sender);
         Ok(())
+    }
+
+    /// The digests that somebody waits for.
+    pub(super) fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+
+    /// Whether the threads are to end and have had their time for it.
+    pub(super) fn is_out_of_time(&self) -> bool {
+        self.stopping.get().is_some_and(|since| since.elapsed() > PATIENCE)
     }
 
     /// Queues a job; after [`Hashers::stop`] it runs at once.
@@ -206,8 +206,10 @@ impl Hashers {
         self.outstanding.0.lock().jobs.len()
     }
 
-    /// Finishes what is queued and ends the threads.
+    /// Finishes what is queued, as far as that is soon done, and ends the threads.
     pub(super) fn stop(&self) {
+        self.stopping.get_or_init(Instant::now);
+        self.waiting.stop();
         self.queue.lock().take();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {

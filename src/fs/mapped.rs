@@ -235,6 +235,11 @@ impl Fs {
         }
     }
 
+    /// Whether reading a file is in vain: a session has begun, or there is no time left.
+    fn is_rewritten(&self, node: &Node) -> bool {
+        node.peek_open(|open| open.has_writers(None)) == Some(true) || self.hashers.is_out_of_time()
+    }
+
     /// Tells what a mapping has left, or that it may be changing the content.
     ///
     /// # Errors
@@ -246,7 +251,7 @@ impl Fs {
         // Without a lock: reading may take long.
         let read = match digest {
             Digest::WhenUnmapped => None,
-            Digest::Now => match read_digest(fd.as_fd(), None)? {
+            Digest::Now => match read_digest(fd.as_fd(), None, &|| self.is_rewritten(node))? {
                 Reading::Stable(read) => Some(*read),
                 Reading::Torn => return Err(Errno::AGAIN),
             },

@@ -13,7 +13,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::handle::File;
-use super::hashing::{Pending, Tail};
+use super::hashing::Tail;
+use super::pending::Pending;
 use crate::sys::handle::FileHandle;
 use crate::types::{InodeKey, Kind, Name, SessionId, Stamp};
 

@@ -12,15 +12,17 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::fs::OFlags;
 
 use super::channel::Channel;
 use super::handle::{Fh, File, OpenMode, Session, SessionState};
-use super::hashing::{Pending, Reading, Tail, open_to_read, read_digest};
+use super::hashing::{Reading, Tail, open_to_read, read_digest};
 use super::io::Fresh;
 use super::mapped::MaybeMapped;
 use super::node::Node;
+use super::pending::{PATIENCE, Pending, Purpose, Work};
 use super::{Fs, NodeId};
 use crate::catalog::event::Op;
 use crate::sys::creds::WithoutFsetid;
@@ -144,7 +146,8 @@ impl Fs {
         });
         if digest.is_none() {
             let prefix = state.prefix.take().filter(|_| alone);
-            self.digest_later(node, file, maker, prefix, Sealed { number, size: attr.size });
+            let sealed = Sealed { number, size: attr.size, pending: Pending::new() };
+            self.digest_later(node, file, maker, prefix, sealed);
         }
         state.touched = false;
         state.sealed = true;
@@ -182,10 +185,12 @@ impl Fs {
         if !little && self.hashers.depth() < self.options.unread {
             return (attr, None);
         }
+        let since = Instant::now();
         let read = || {
             let fd = open_to_read(&file.fd)?;
             for _ in 0..ATTEMPTS {
-                if let Reading::Stable(read) = read_digest(fd.as_fd(), prefix)? {
+                let enough = || since.elapsed() > PATIENCE;
+                if let Reading::Stable(read) = read_digest(fd.as_fd(), prefix, &enough)? {
                     let (tail, attr) = *read;
                     return Ok((attr, Some(tail)));
                 }
@@ -207,7 +212,7 @@ impl Fs {
         prefix: Option<Tail>,
         sealed: Sealed,
     ) {
-        let pending = Pending::new();
+        let pending = Arc::clone(&sealed.pending);
         node.with_open(|open| open.pending = Some(Arc::clone(&pending)));
         let fd = open_to_read(&file.fd);
         let (fs, node) = (self.weak.clone(), Arc::clone(node));
@@ -250,8 +255,9 @@ impl Fs {
         sealed: &Sealed,
         session: SessionId,
     ) -> Result<Option<Tail>, Errno> {
+        let enough = || sealed.pending.is_given_up() || self.hashers.is_out_of_time();
         for _ in 0..ATTEMPTS {
-            if let Reading::Stable(read) = read_digest(fd.as_fd(), prefix)? {
+            if let Reading::Stable(read) = read_digest(fd.as_fd(), prefix, &enough)? {
                 let (tail, read) = *read;
                 let _tree = self.tree.read();
                 let _one = node.sealing.lock();
@@ -265,7 +271,7 @@ impl Fs {
                     return Ok(Some(tail));
                 }
             }
-            if node.peek_open(|open| open.seals != sealed.number) == Some(true) {
+            if enough() || node.peek_open(|open| open.seals != sealed.number) == Some(true) {
                 break;
             }
         }
@@ -312,15 +318,15 @@ impl Fs {
         Ok(())
     }
 
-    /// Runs `work`, which will change the content of a node, when no digest of it is on its way:
-    /// now, or by the thread that finishes it.
-    pub fn when_digested(&self, node: NodeId, work: Box<dyn FnOnce() + Send>) {
+    /// Runs `work`, which wants to know the content of a node or to change it, when no digest of it is
+    /// on its way: now, by the thread that finishes it, or when that takes too long.
+    pub fn when_digested(&self, node: NodeId, purpose: Purpose, work: Work) {
         let pending =
             self.node(node).ok().and_then(|n| n.peek_open(|o| o.pending.clone()).flatten());
         match pending {
             None => work(),
             Some(pending) => {
-                if let Err(work) = pending.wait(work) {
+                if let Err(work) = self.hashers.waiting().wait(&pending, purpose, work) {
                     work();
                 }
             }
@@ -407,12 +413,13 @@ pub(super) enum Times {
 }
 
 /// A seal whose digest follows.
-#[derive(Debug, Clone, Copy)]
 struct Sealed {
     /// Which seal of the node it was.
     number: u64,
     /// Size of the content.
     size: u64,
+    /// The digest that follows.
+    pending: Arc<Pending>,
 }
 
 /// Whether what was read now is what was sealed then: nobody has sealed since, and whoever is

@@ -338,7 +338,7 @@ impl Fs {
                 self.reconcile.read_files.fetch_add(1, Ordering::Relaxed);
                 self.reconcile.read_bytes.fetch_add(stat.attr.size, Ordering::Relaxed);
                 for _ in 0..ATTEMPTS {
-                    if let Reading::Stable(read) = read_digest(reader.as_fd(), None)? {
+                    if let Reading::Stable(read) = read_digest(reader.as_fd(), None, &|| false)? {
                         let (tail, attr) = *read;
                         return Ok((Inode { key, attr }, Found::Content(tail.digest())));
                     }

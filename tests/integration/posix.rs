@@ -8,6 +8,7 @@ mod data;
 mod direct;
 mod errors;
 mod figures;
+mod large;
 mod lifetime;
 mod link_max;
 mod links;

@@ -141,7 +141,10 @@ fn exercise(mut file: &File) -> Vec<String> {
     let again = format!("/proc/self/fd/{}", file.as_raw_fd());
     let mut reopened = OpenOptions::new().append(true).open(&again).unwrap();
     note("appended", &reopened.write(b"appended"));
-    note("path cut", &rustix::fs::open(&again, OFlags::WRONLY | OFlags::TRUNC, Mode::empty()).is_ok());
+    note(
+        "path cut",
+        &rustix::fs::open(&again, OFlags::WRONLY | OFlags::TRUNC, Mode::empty()).is_ok(),
+    );
     results
 }
 

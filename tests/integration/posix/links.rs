@@ -154,7 +154,10 @@ fn inode_numbers_are_those_of_the_backing_directory() {
         fs::rename(mounted.at("h"), mounted.at("i")).unwrap();
         assert_eq!(file.metadata().unwrap().ino(), number);
         fs::remove_file(mounted.at("i")).unwrap();
-        assert_eq!((file.metadata().unwrap().ino(), file.metadata().unwrap().dev()), (number, device));
+        assert_eq!(
+            (file.metadata().unwrap().ino(), file.metadata().unwrap().dev()),
+            (number, device)
+        );
         drop(file);
         let before = numbers(&mounted.mountpoint);
         mounted.remount();

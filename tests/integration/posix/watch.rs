@@ -69,7 +69,9 @@ const ACTS: &[(&str, Act)] = &[
         file.set_len(2).unwrap();
     }),
     ("cut by the open", |dir| drop(File::create(dir.join("old")).unwrap())),
-    ("cut while open", |dir| OpenOptions::new().write(true).open(dir.join("f")).unwrap().set_len(10).unwrap()),
+    ("cut while open", |dir| {
+        OpenOptions::new().write(true).open(dir.join("f")).unwrap().set_len(10).unwrap()
+    }),
     ("mapped", |dir| {
         fs::write(dir.join("m"), [0; 4_096]).unwrap();
         let file = OpenOptions::new().read(true).write(true).open(dir.join("m")).unwrap();
