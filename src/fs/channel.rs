@@ -158,9 +158,11 @@ impl Channel {
 
 /// What the flags of an open file, or of one call, say about waiting for the disk.
 fn synchronous(flags: OFlags) -> ReadWriteFlags {
+    // Of rustix, `OFlags::DSYNC` is `O_SYNC`.
+    let data = OFlags::from_bits_retain(libc::O_DSYNC.cast_unsigned());
     if flags.contains(OFlags::SYNC) {
         ReadWriteFlags::SYNC
-    } else if flags.contains(OFlags::DSYNC) {
+    } else if flags.contains(data) {
         ReadWriteFlags::DSYNC
     } else {
         ReadWriteFlags::empty()

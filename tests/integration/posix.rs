@@ -18,6 +18,7 @@ mod mapped;
 mod names;
 mod programs;
 mod special;
+mod sync;
 mod times;
 mod watch;
 mod xattr;

@@ -31,6 +31,22 @@ impl Disk {
         Some(disk)
     }
 
+    /// A disk with what is on this one at the moment, and not what only the kernel has yet.
+    pub(crate) fn copy(&self) -> Self {
+        let dir = tempfile::Builder::new().prefix("horace-disk-").tempdir().unwrap();
+        let copy = Self { dir };
+        let image = copy.dir.path().join("image");
+        must(
+            Command::new("cp")
+                .arg("--sparse=always")
+                .arg(self.dir.path().join("image"))
+                .arg(&image),
+        );
+        std::fs::create_dir(copy.path()).unwrap();
+        must(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(copy.path()));
+        copy
+    }
+
     /// Its root.
     pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("disk")
