@@ -24,7 +24,7 @@ use crate::catalog::Catalog;
 use crate::config::{Keep, MountConfig, OWN_DIR};
 use crate::control::registry::{self, Registration};
 use crate::control::{Server, ServerConfig};
-use crate::fs::{Fs, Options};
+use crate::fs::{Fs, Options, Writes};
 use crate::fuse::session::{PassthroughStatus, Session, Unmount, is_dead, unmount};
 use crate::sys;
 use host::MountHost;
@@ -299,8 +299,16 @@ fn fs_options(config: &MountConfig, descriptors: u64) -> Options {
     let own = 128;
     let open_files = limit.saturating_sub(cached + unread + own).max(limit / 8);
     let readers = std::thread::available_parallelism().map_or(2, |n| n.get().min(4));
-    let io = config.io;
-    Options { io, descriptors: cached, open_files, unread, readers, ..Options::default() }
+    let writes = if config.flags.sync { Writes::AtOnce } else { Writes::Later };
+    Options {
+        io: config.io,
+        descriptors: cached,
+        open_files,
+        unread,
+        readers,
+        writes,
+        ..Options::default()
+    }
 }
 
 /// One thread per core, and no more than help: a request is a few microseconds of work.

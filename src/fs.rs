@@ -91,6 +91,8 @@ pub struct Options {
     pub unread: usize,
     /// Threads that read for digests and for the walk.
     pub readers: usize,
+    /// When a write is on the disk.
+    pub writes: Writes,
     /// Content up to this size is read at once when a session is sealed, more in the background.
     pub read_at_close: u64,
 }
@@ -103,9 +105,19 @@ impl Default for Options {
             open_files: 4096,
             unread: 256,
             readers: 2,
+            writes: Writes::Later,
             read_at_close: 1 << 20,
         }
     }
+}
+
+/// When a write is on the disk that did not ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// Before it returns: the mount is synchronous.
+    AtOnce,
+    /// Some time later.
+    Later,
 }
 
 /// How the backing filesystem names inodes beyond their number.

@@ -14,7 +14,7 @@ use super::channel::Channel;
 use super::handle::{Fh, File, Flush, OpenMode, Session, SessionState};
 use super::hashing::open_to_read;
 use super::node::{Backing, Node};
-use super::{Fs, NodeId, TICK_NS};
+use super::{Fs, NodeId, TICK_NS, Writes};
 use crate::config::IoMode;
 use crate::sys::creds::WithoutFsetid;
 use crate::sys::{Errno, stat};
@@ -157,6 +157,10 @@ impl Fs {
         if direct && access(flags) == OFlags::WRONLY {
             // As `dd` does it, O_DIRECT is switched off for the last bytes, of which nobody tells
             // the kernel's descriptor.
+            return OpenMode::Stream;
+        }
+        if may_write(flags) && self.options.writes == Writes::AtOnce {
+            // That the mount is synchronous, the kernel tells us and not the backing file.
             return OpenMode::Stream;
         }
         if !may_write(flags) || direct {

@@ -139,3 +139,29 @@ fn syncfs_does_not_get_through_to_the_disk() {
     rustix::fs::syncfs(File::open(&mounted.backing).unwrap()).unwrap();
     assert_eq!(after_a_power_cut(&disk, "backing/f"), Some(noise(1, SIZE)));
 }
+
+#[test]
+fn a_synchronous_mount_waits_for_every_write() {
+    if !can_mount() {
+        return;
+    }
+    for options in WAYS {
+        let Some(disk) = Disk::new("ext4", 32, &["-q"], "commit=600") else { return };
+        let state = tempfile::tempdir().unwrap();
+        let options = format!("sync,{options},state={}", state.path().display());
+        let mounted = Mounted::on(&disk.path(), &options);
+        let files = [
+            create(&mounted.at("stream"), 0),
+            open(&mounted.at("both"), 0),
+            OpenOptions::new().append(true).create(true).open(mounted.at("append")).unwrap(),
+        ];
+        for file in &files {
+            assert_eq!(file.write_at(&noise(1, SIZE), 0).unwrap(), SIZE);
+        }
+        let copy = disk.copy();
+        for name in ["stream", "both", "append"] {
+            let there = fs::read(copy.path().join("backing").join(name)).unwrap();
+            assert!(there == noise(1, SIZE), "{options}: {name}");
+        }
+    }
+}
