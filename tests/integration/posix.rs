@@ -4,6 +4,7 @@
 mod acl;
 mod append;
 mod caches;
+mod calls;
 mod data;
 mod direct;
 mod errors;
