@@ -30,13 +30,13 @@ fn what_is_stored_is_read_and_what_is_written_is_loaded() {
         fs::write(&path, noise(1, SIZE)).unwrap();
         let (file, other, reader) = (open(&path), open(&path), File::open(&path).unwrap());
         let [one, two] = [&file, &other].map(|file| Mapping::of(file, SIZE));
-        for n in 0..100_usize {
-            let at = n * 611;
-            one.store(at, &[n as u8; 8]);
-            assert_eq!(two.bytes()[at..at + 8], [n as u8; 8], "by the other mapping");
-            assert_eq!(piece(&other, at), [n as u8; 8], "by read");
-            assert_eq!(piece(&reader, at), [n as u8; 8], "by another reader");
-            let written = [100 + n as u8; 8];
+        for n in 0..100_u8 {
+            let at = usize::from(n) * 611;
+            one.store(at, &[n; 8]);
+            assert_eq!(two.bytes()[at..at + 8], [n; 8], "by the other mapping");
+            assert_eq!(piece(&other, at), [n; 8], "by read");
+            assert_eq!(piece(&reader, at), [n; 8], "by another reader");
+            let written = [100 + n; 8];
             let writer = if n % 2 == 0 { &file } else { &other };
             writer.write_all_at(&written, at as u64 + 3).unwrap();
             assert_eq!(one.bytes()[at + 3..at + 11], written, "in the mapping");

@@ -70,7 +70,7 @@ const ACTS: &[(&str, Act)] = &[
     }),
     ("cut by the open", |dir| drop(File::create(dir.join("old")).unwrap())),
     ("cut while open", |dir| {
-        OpenOptions::new().write(true).open(dir.join("f")).unwrap().set_len(10).unwrap()
+        OpenOptions::new().write(true).open(dir.join("f")).unwrap().set_len(10).unwrap();
     }),
     ("mapped", |dir| {
         fs::write(dir.join("m"), [0; 4_096]).unwrap();
