@@ -50,6 +50,7 @@ pub fn run(
     ready: impl FnOnce() + Send,
 ) -> anyhow::Result<()> {
     let descriptors = sys::process::raise_descriptor_limit();
+    sys::process::leave_groups();
     config.resolve_paths(&std::env::current_dir().context("no working directory")?);
     if is_dead(&config.mountpoint) {
         tracing::info!(path = %config.mountpoint.display(), "cleaning up a dead mount");

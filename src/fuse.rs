@@ -26,7 +26,7 @@ use fuser::{
 
 use crate::fs::{
     Backing, Fh, Flush, Fs, MAX_TRANSFER, NodeId, OpenMode, Opened, Purpose, Registrar, Room,
-    SetAttr, Suid, Sync,
+    SetAttr, Sync, WriteBy,
 };
 use crate::sys::Errno;
 use crate::types::{Caller, Kind};
@@ -338,7 +338,7 @@ impl fuser::Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -348,9 +348,14 @@ impl fuser::Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let clears = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let suid = if clears { Suid::Clear } else { Suid::Keep };
-        self.fs.write(fh(handle), flags.0, offset, data, suid, |result| match result {
+        let by = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            WriteBy::Mapping
+        } else if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+            WriteBy::Ordinary(caller(req))
+        } else {
+            WriteBy::Privileged(caller(req))
+        };
+        self.fs.write(by, fh(handle), flags.0, offset, data, |result| match result {
             // A request has at most MAX_TRANSFER bytes.
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno::reply(error)),
@@ -628,7 +633,7 @@ impl fuser::Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -636,7 +641,7 @@ impl fuser::Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(self.fs.fallocate(fh(handle), mode, offset, length), reply);
+        reply_empty(self.fs.fallocate(caller(req), fh(handle), mode, offset, length), reply);
     }
 
     fn lseek(
@@ -656,7 +661,7 @@ impl fuser::Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -670,9 +675,10 @@ impl fuser::Filesystem for Adapter {
         if !flags.is_empty() {
             return reply.error(errno::reply(Errno::INVAL));
         }
-        let fs = Arc::clone(&self.fs);
+        let (fs, caller) = (Arc::clone(&self.fs), caller(req));
         self.offload.run(move || {
-            match fs.copy_file_range((fh(fh_in), offset_in), (fh(fh_out), offset_out), len) {
+            let (from, to) = ((fh(fh_in), offset_in), (fh(fh_out), offset_out));
+            match fs.copy_file_range(caller, from, to, len) {
                 Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
                 Err(error) => reply.error(errno::reply(error)),
             }

@@ -10,6 +10,7 @@ use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid};
 
 use super::lookup::ITSELF;
 use super::node::Node;
+use super::privileges::as_writer;
 use super::seal::Times;
 use super::{Fh, Fs, NodeId};
 use crate::catalog::event::Op;
@@ -65,7 +66,9 @@ impl Fs {
                 None => self.truncate(caller, &node, size)?,
             }
         }
-        if *set != (SetAttr { size: set.size, ..SetAttr::default() }) {
+        if *set == SetAttr::default() {
+            self.take_privileges(caller, &node)?;
+        } else if *set != (SetAttr { size: set.size, ..SetAttr::default() }) {
             self.set_inode(caller, &node, set)?;
         }
         match open {
@@ -83,7 +86,7 @@ impl Fs {
         let tell = |attr, ()| {
             self.push_attr(node, attr, writer);
         };
-        self.change_inode(node, &fd, times, || apply(&fd, set), tell)
+        self.change_inode(node, &fd, times, || apply(caller, &fd, set), tell)
     }
 }
 
@@ -96,8 +99,9 @@ impl Fs {
     }
 }
 
-fn apply(fd: &OwnedFd, set: &SetAttr) -> Result<(), Errno> {
+fn apply(caller: Caller, fd: &OwnedFd, set: &SetAttr) -> Result<(), Errno> {
     if set.uid.is_some() || set.gid.is_some() {
+        let _as_writer = as_writer(caller, fd)?;
         let (uid, gid) = (set.uid.map(Uid::from_raw), set.gid.map(Gid::from_raw));
         rustix::fs::chownat(fd, "", uid, gid, ITSELF)?;
     }

@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use super::io::{Fresh, Opened, Registrar};
 use super::lookup::{Keep, open_path};
 use super::node::Node;
+use super::privileges::within_limits;
 use super::seal::Times;
 use super::{Entry, Fs, NodeId};
 use crate::catalog::event::{Born, Op, Place};
@@ -206,7 +207,10 @@ impl Fs {
         let link = || {
             // The magic link reaches the inode itself, also if that is a symlink.
             let (inode, follow) = (stat::proc_name(&fd), AtFlags::SYMLINK_FOLLOW);
-            rustix::fs::linkat(rustix::fs::CWD, inode, &*dir, new_name, follow)?;
+            {
+                let _caller = within_limits(caller)?;
+                rustix::fs::linkat(rustix::fs::CWD, inode, &*dir, new_name, follow)?;
+            }
             self.enter_new(&dir_node, dir.as_fd(), new_name)
         };
         self.change_inode(&source, &fd, Times::Kept, link, |attr, (_, mut entry, node)| {

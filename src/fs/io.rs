@@ -14,9 +14,10 @@ use super::channel::Channel;
 use super::handle::{Fh, File, Flush, OpenMode, Session, SessionState};
 use super::hashing::open_to_read;
 use super::node::{Backing, Node};
+use super::privileges::{as_writer, grants};
 use super::{Fs, NodeId, TICK_NS, Writes};
 use crate::config::IoMode;
-use crate::sys::creds::WithoutFsetid;
+use crate::sys::creds::{AsCaller, Privileges};
 use crate::sys::{Errno, stat};
 use crate::types::{Caller, Kind, Stamp, Writer};
 
@@ -53,6 +54,14 @@ pub(super) enum Fresh {
     No,
 }
 
+/// An open file that is to be registered, perhaps.
+struct Register<'a> {
+    mode: OpenMode,
+    flags: OFlags,
+    fresh: Fresh,
+    writer: Option<&'a Writer>,
+}
+
 impl Fs {
     /// Opens a regular file with the flags of `open(2)`.
     ///
@@ -87,7 +96,8 @@ impl Fs {
         let _one = truncates.then(|| node.sealing.lock());
         let fd = {
             // Cutting off the content clears setuid for everyone who could not keep it.
-            let _guard = (truncates && caller.uid != 0).then(WithoutFsetid::enter).transpose()?;
+            let _as_writer =
+                truncates.then(|| as_writer(caller, &self.path_fd(&node)?)).transpose()?;
             self.open_node(&node, self.backing_flags(flags))?
         };
         let fresh = if truncates { Fresh::Truncated } else { Fresh::No };
@@ -116,7 +126,8 @@ impl Fs {
         // From here on the node remembers what its open files share.
         node.with_open(|open| open.handles += 1);
         let mode = self.choose(&fd, flags, fresh, writer.as_deref());
-        let (mode, backing) = self.register(node, &fd, mode, flags, fresh, registrar);
+        let how = Register { mode, flags, fresh, writer: writer.as_deref() };
+        let (mode, backing) = self.register(node, &fd, &how, registrar);
         let fd = Channel::new(fd, self.backing_flags(flags));
         let ready = if mode == OpenMode::Passthrough { Ok(()) } else { fd.prepare(flags) };
         let session = ready.and_then(|()| {
@@ -150,8 +161,8 @@ impl Fs {
         if !self.kernel_serves() {
             return if may_write(flags) || direct { OpenMode::Direct } else { OpenMode::Cached };
         }
-        // The kernel writes with our rights, which let setuid and setgid stay.
-        if writer.is_some_and(|writer| writer.uid != 0) && has_privileges(fd) {
+        // What the kernel writes as a user takes setuid and setgid, whoever writes.
+        if writer.is_some() && stat::fstat(fd).is_ok_and(|stat| grants(&stat.attr)) {
             return OpenMode::Stream;
         }
         if direct && access(flags) == OFlags::WRONLY {
@@ -183,9 +194,7 @@ impl Fs {
         &self,
         node: &Arc<Node>,
         fd: &OwnedFd,
-        mode: OpenMode,
-        flags: OFlags,
-        fresh: Fresh,
+        &Register { mode, flags, fresh, writer }: &Register<'_>,
         registrar: &dyn Registrar,
     ) -> (OpenMode, Option<Backing>) {
         if matches!(mode, OpenMode::Direct | OpenMode::Cached) {
@@ -199,7 +208,7 @@ impl Fs {
             if let Some(backing) = open.backing.as_ref().and_then(std::sync::Weak::upgrade) {
                 return Ok(backing);
             }
-            let backing = self.register_for_all(fd, registrar)?;
+            let backing = Self::register_for_all(fd, writer, registrar)?;
             open.backing = Some(Arc::downgrade(&backing));
             Ok::<_, Errno>(backing)
         });
@@ -214,9 +223,21 @@ impl Fs {
 
     /// Registers by a descriptor that cannot write: the registration may outlive the writer, and
     /// must neither look like one nor keep the file from being executed.
-    fn register_for_all(&self, fd: &OwnedFd, registrar: &dyn Registrar) -> Result<Backing, Errno> {
+    ///
+    /// The kernel writes as whom it was registered by: the writer, or the owner where a reader comes
+    /// first. That says who may go beyond quotas. Setuid and setgid go before such a write, by
+    /// [`Fs::take_privileges`]; those that were set around the mount go by the write of a user.
+    fn register_for_all(
+        fd: &OwnedFd,
+        writer: Option<&Writer>,
+        registrar: &dyn Registrar,
+    ) -> Result<Backing, Errno> {
         let path = OFlags::PATH | OFlags::CLOEXEC;
         let named = rustix::fs::open(stat::proc_name(fd), path, Mode::empty())?;
+        let attr = stat::fstat(fd)?.attr;
+        let uid = writer.map_or(attr.uid, |writer| writer.uid);
+        let privileges = if uid == 0 { Privileges::Keep } else { Privileges::Take(vec![attr.gid]) };
+        let _user = AsCaller::to_change(uid, &privileges)?;
         match registrar.register(named.as_fd()) {
             // Before Linux 6.16 it had to be open for I/O.
             Err(Errno::BADF) => registrar.register(open_to_read(fd)?.as_fd()),
@@ -283,11 +304,11 @@ impl Fs {
     /// the next write overlaps with the hashing. `flags` are those that the open file has by now.
     pub fn write(
         &self,
+        by: WriteBy,
         fh: Fh,
         flags: i32,
         offset: u64,
         data: &[u8],
-        suid: Suid,
         answer: impl FnOnce(Result<usize, Errno>),
     ) {
         let file = match self.files.get(fh) {
@@ -295,8 +316,13 @@ impl Fs {
             Err(error) => return answer(Err(error)),
         };
         let Some(session) = &file.session else { return answer(Err(Errno::BADF)) };
-        let guard = match (suid == Suid::Clear).then(WithoutFsetid::enter).transpose() {
-            Ok(guard) => guard,
+        let as_whom = match by {
+            WriteBy::Ordinary(caller) => as_writer(caller, &file.fd),
+            WriteBy::Privileged(caller) => AsCaller::to_change(caller.uid, &Privileges::Keep),
+            WriteBy::Mapping => AsCaller::to_change(session.writer.uid, &Privileges::Keep),
+        };
+        let as_whom = match as_whom {
+            Ok(as_whom) => as_whom,
             Err(error) => return answer(Err(error)),
         };
         let flags = OFlags::from_bits_retain(flags.cast_unsigned());
@@ -310,12 +336,13 @@ impl Fs {
             // Order does not matter any more, so writes need not wait for each other.
             drop(state);
             let result = file.fd.write(flags, offset, data);
+            drop(as_whom);
             // A close of another descriptor may have sealed while this was under way.
             session.state.lock().touched = true;
             return answer(result);
         }
         let result = file.fd.write(flags, offset, data);
-        drop(guard);
+        drop(as_whom);
         // The lock stays taken until the bytes are hashed: the next write comes as soon as this
         // one is answered, and must be hashed after it.
         answer(result);
@@ -332,10 +359,20 @@ impl Fs {
     ///
     /// # Errors
     /// The backing filesystem's.
-    pub fn fallocate(&self, fh: Fh, mode: i32, offset: u64, length: u64) -> Result<(), Errno> {
+    pub fn fallocate(
+        &self,
+        caller: Caller,
+        fh: Fh,
+        mode: i32,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), Errno> {
         let file = self.files.get(fh)?;
         let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
-        file.interfere(|| rustix::fs::fallocate(&file.fd, mode, offset, length))
+        file.interfere(|| {
+            let _as_writer = as_writer(caller, &file.fd)?;
+            rustix::fs::fallocate(&file.fd, mode, offset, length)
+        })
     }
 
     /// Copies a range between two files and returns how many bytes were copied.
@@ -344,6 +381,7 @@ impl Fs {
     /// The backing filesystem's.
     pub fn copy_file_range(
         &self,
+        caller: Caller,
         (from, mut from_offset): (Fh, u64),
         (to, mut to_offset): (Fh, u64),
         length: u64,
@@ -353,6 +391,7 @@ impl Fs {
         let length = usize::try_from(length.min(1 << 30)).map_err(|_| Errno::INVAL)?;
         let target = to.fd.at_offsets()?;
         to.interfere(|| {
+            let _as_writer = as_writer(caller, &to.fd)?;
             let (from_offset, to_offset) = (Some(&mut from_offset), Some(&mut to_offset));
             rustix::fs::copy_file_range(&from.fd, from_offset, &target, to_offset, length)
         })
@@ -386,18 +425,15 @@ impl Fs {
     }
 }
 
-/// Whether a write by an ordinary user must take something from the mode of a file.
-fn has_privileges(fd: &OwnedFd) -> bool {
-    stat::fstat(fd).is_ok_and(|stat| stat.attr.mode & (libc::S_ISUID | libc::S_ISGID) != 0)
-}
-
-/// What a write does to setuid and setgid.
+/// Who writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Suid {
-    /// The writer may keep them.
-    Keep,
-    /// They are cleared, as for every ordinary writer.
-    Clear,
+pub enum WriteBy {
+    /// Somebody who may not keep setuid and setgid.
+    Ordinary(Caller),
+    /// Somebody who may.
+    Privileged(Caller),
+    /// The kernel, what whoever opened the file has stored to a mapping: which keeps them.
+    Mapping,
 }
 
 /// What `fsync` and `fdatasync` differ in.

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, RenameFlags};
 
 use super::lookup::open_path;
 use super::node::Node;
+use super::privileges::within_limits;
 use super::seal::Times;
 use super::walk::DirJob;
 use super::{Fs, NodeId};
@@ -123,7 +124,10 @@ impl Fs {
             Err(Errno::NOENT) => None,
             Err(error) => return Err(error),
         };
-        let rename = || rustix::fs::renameat_with(&*dir, name, &*new_dir, new_name, flags);
+        let rename = || {
+            let _caller = within_limits(caller)?;
+            rustix::fs::renameat_with(&*dir, name, &*new_dir, new_name, flags)
+        };
         self.change_victim(&moved, rename, |attr| {
             if target.as_ref().is_some_and(|target| target.key == moved.key) {
                 // Two names of one inode: nothing happened.

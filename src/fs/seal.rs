@@ -23,9 +23,9 @@ use super::io::Fresh;
 use super::mapped::MaybeMapped;
 use super::node::Node;
 use super::pending::{PATIENCE, Pending, Purpose, Work};
+use super::privileges::as_writer;
 use super::{Fs, NodeId};
 use crate::catalog::event::Op;
-use crate::sys::creds::WithoutFsetid;
 use crate::sys::{Errno, stat};
 use crate::types::{Attr, Caller, Inode, Kind, SessionId};
 
@@ -356,7 +356,7 @@ impl Fs {
             let mut state = session.state.lock();
             let _one = node.sealing.lock();
             {
-                let _guard = (caller.uid != 0).then(WithoutFsetid::enter).transpose()?;
+                let _as_writer = as_writer(caller, &fd)?;
                 rustix::fs::ftruncate(&fd, size)?;
             }
             let fd = Channel::new(fd, OFlags::WRONLY);
@@ -387,7 +387,7 @@ impl Fs {
             state.hasher.is_some() && state.hashed == size
         };
         let truncate = || {
-            let _guard = (caller.uid != 0).then(WithoutFsetid::enter).transpose()?;
+            let _as_writer = as_writer(caller, &file.fd)?;
             rustix::fs::ftruncate(&file.fd, size)
         };
         if keeps_stream { truncate() } else { file.interfere(truncate) }

@@ -6,6 +6,7 @@
 
 use rustix::fs::XattrFlags;
 
+use super::privileges::as_writer;
 use super::seal::Times;
 use super::{Fs, NodeId};
 use crate::catalog::CatalogError;
@@ -119,6 +120,11 @@ impl Fs {
         let tell = |attr, ()| {
             self.push_attr(&node, attr, writer);
         };
-        self.change_inode(&node, &fd, Times::Kept, || change(&stat::proc_name(&fd)), tell)
+        let change = || {
+            // An ACL takes setgid where the caller is no member of the group.
+            let _as_writer = as_writer(caller, &fd)?;
+            change(&stat::proc_name(&fd))
+        };
+        self.change_inode(&node, &fd, Times::Kept, change, tell)
     }
 }

@@ -1,8 +1,9 @@
 //! Acting as the caller for the length of one system call.
 //!
-//! Owns the switch of a thread's effective user and group. The capabilities stay: who may do what
+//! Owns the switch of a thread's effective user and groups. Most capabilities stay: who may do what
 //! was already decided by the kernel on the FUSE side (`default_permissions`), with all of the
 //! caller's groups, which FUSE does not tell us; a second check here could only refuse wrongly.
+//! Those go that nobody checked: to keep setuid on a changed file, and to go beyond quotas.
 
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -13,73 +14,103 @@ use crate::types::Caller;
 
 /// A thread that acts as another user until this is dropped.
 ///
-/// Inodes made meanwhile belong to that user. It is bound to its thread and cannot be sent.
+/// It is bound to its thread and cannot be sent. The daemon's right to go beyond quotas and into
+/// reserved space is root's alone: nobody else acts with it.
 #[must_use]
 #[derive(Debug)]
 pub struct AsCaller {
-    switched: bool,
+    changed: Changed,
+    has_groups: bool,
     _thread: std::marker::PhantomData<*const ()>,
 }
 
+/// What of a thread is to be put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Changed {
+    Nothing,
+    /// Still root, but in another group or without a capability.
+    Root,
+    User,
+}
+
+/// What becomes of setuid and setgid when somebody changes a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Privileges {
+    /// They stay, as for root.
+    Keep,
+    /// They go as for an ordinary user with these groups, the primary one first: setgid without the
+    /// right to execute stays for members.
+    Take(Vec<u32>),
+}
+
 impl AsCaller {
-    /// Makes this thread act as `caller`; does nothing where the daemon is not root, since then
-    /// it has only its own files to give.
+    /// Makes this thread act as `caller`, so that inodes made meanwhile are the caller's; does
+    /// nothing where the daemon is not root, since then it has only its own files to give.
     ///
     /// # Errors
     /// The kernel's, with the old identity restored.
     pub fn become_caller(caller: Caller) -> Result<Self, Errno> {
-        let daemon = rustix::process::geteuid();
-        let same = caller.uid == 0 && caller.gid == rustix::process::getegid().as_raw();
-        if !daemon.is_root() || same {
-            return Ok(Self { switched: false, _thread: std::marker::PhantomData });
+        Self::switch(caller.uid, &[caller.gid], CapabilitySet::empty())
+    }
+
+    /// Makes this thread one that has no more space than the user and treats setuid and setgid as is
+    /// said.
+    ///
+    /// # Errors
+    /// As [`AsCaller::become_caller`].
+    pub fn to_change(uid: u32, privileges: &Privileges) -> Result<Self, Errno> {
+        match privileges {
+            Privileges::Keep => Self::switch(uid, &[], CapabilitySet::empty()),
+            Privileges::Take(groups) => Self::switch(uid, groups, CapabilitySet::FSETID),
         }
-        let guard = Self { switched: true, _thread: std::marker::PhantomData };
-        // The group first: after the user has changed, it could no longer be set.
-        set_thread_res_gid(None, Some(Gid::from_raw(caller.gid)), None)?;
-        set_thread_res_uid(None, Some(Uid::from_raw(caller.uid)), None)?;
-        raise_effective(CapabilitySet::empty())?;
+    }
+
+    fn switch(uid: u32, groups: &[u32], mut without: CapabilitySet) -> Result<Self, Errno> {
+        let has_groups = groups.len() > 1;
+        let this = |changed| Self { changed, has_groups, _thread: std::marker::PhantomData };
+        let primary = groups.first().copied();
+        let gid = primary.filter(|gid| *gid != rustix::process::getegid().as_raw());
+        let nothing = uid == 0 && gid.is_none() && without.is_empty();
+        if nothing || !rustix::process::geteuid().is_root() {
+            return Ok(this(Changed::Nothing));
+        }
+        let guard = this(if uid == 0 { Changed::Root } else { Changed::User });
+        // The groups first: after the user has changed, they could no longer be set.
+        if has_groups {
+            let groups: Vec<_> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+            set_thread_groups(&groups)?;
+        }
+        if let Some(gid) = gid {
+            set_thread_res_gid(None, Some(Gid::from_raw(gid)), None)?;
+        }
+        if uid != 0 {
+            set_thread_res_uid(None, Some(Uid::from_raw(uid)), None)?;
+            without |= CapabilitySet::SYS_RESOURCE;
+        }
+        raise_effective(without)?;
         Ok(guard)
     }
 }
 
 impl Drop for AsCaller {
     fn drop(&mut self) {
-        if !self.switched {
+        if self.changed == Changed::Nothing {
             return;
         }
-        // Going back to 0 raises the effective capabilities again. The real and saved ids never
-        // changed, so neither call can be refused.
-        let user = set_thread_res_uid(None, Some(Uid::ROOT), None);
+        // The real and saved ids never changed, so nothing here can be refused.
+        let user = match self.changed {
+            // Going back to 0 raises the effective capabilities again.
+            Changed::User => set_thread_res_uid(None, Some(Uid::ROOT), None),
+            _ => raise_effective(CapabilitySet::empty()),
+        };
         let group = set_thread_res_gid(None, Some(rustix::process::getgid()), None);
-        if user.is_err() || group.is_err() {
+        // The daemon has none.
+        let groups = if self.has_groups { set_thread_groups(&[]) } else { Ok(()) };
+        if user.is_err() || group.is_err() || groups.is_err() {
             // Serving others with one caller's identity would be a security hole.
             tracing::error!("cannot return to the daemon's identity, stopping");
             std::process::abort();
         }
-    }
-}
-
-/// A thread without `CAP_FSETID` until this is dropped, so that the backing filesystem clears
-/// setuid and setgid on a write, as it does for an ordinary writer.
-#[must_use]
-#[derive(Debug)]
-pub struct WithoutFsetid(std::marker::PhantomData<*const ()>);
-
-impl WithoutFsetid {
-    /// Drops the capability from the effective set of this thread.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn enter() -> Result<Self, Errno> {
-        raise_effective(CapabilitySet::FSETID)?;
-        Ok(Self(std::marker::PhantomData))
-    }
-}
-
-impl Drop for WithoutFsetid {
-    fn drop(&mut self) {
-        // Raising what is permitted cannot be refused; without it only suid handling would differ.
-        let _ = raise_effective(CapabilitySet::empty());
     }
 }
 

@@ -87,6 +87,52 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> Result<Vec<u32>, Errno> {
     }
 }
 
+/// What decides whether a caller may keep setuid and setgid on a file that it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rights {
+    /// Primary and supplementary groups.
+    pub groups: Vec<u32>,
+    /// The caller has `CAP_FSETID` here.
+    pub fsetid: bool,
+}
+
+/// Asks what `caller` is besides the ids that came with its call. Of one that is gone, or cannot be
+/// seen from here, only those are known.
+pub fn rights(caller: Caller) -> Rights {
+    /// The number of `CAP_FSETID`.
+    const FSETID: u32 = 4;
+    let known = Rights { groups: vec![caller.gid], fsetid: caller.uid == 0 };
+    if caller.pid == 0 {
+        return known;
+    }
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", caller.pid)) else {
+        return known;
+    };
+    let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key));
+    let more = line("Groups:").unwrap_or_default().split_whitespace();
+    let groups = known.groups.iter().copied().chain(more.filter_map(|gid| gid.parse().ok()));
+    let capable = line("CapEff:").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    // Capabilities in a namespace of users say nothing of files outside.
+    let fsetid = match capable {
+        Some(set) => set & (1 << FSETID) != 0 && shares_our_users(caller.pid),
+        None => known.fsetid,
+    };
+    Rights { groups: groups.collect(), fsetid }
+}
+
+fn shares_our_users(pid: u32) -> bool {
+    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/user")).ok();
+    namespace(&pid.to_string()) == namespace("self")
+}
+
+/// Gives up the supplementary groups that whoever started the daemon had: they would count as
+/// the caller's. Must be called before other threads are started; does nothing without the right.
+pub fn leave_groups() {
+    if let Err(error) = rustix::thread::set_thread_groups(&[]) {
+        tracing::debug!(%error, "the supplementary groups stay");
+    }
+}
+
 /// What a thread remembers of a caller: the descriptor of `/proc/PID/comm` stays with the process,
 /// so one `pread` gives its name as of now, also after an `exec`, and fails once it is gone.
 struct Known {
@@ -155,6 +201,19 @@ mod tests {
         let expected = std::fs::read("/proc/self/comm").unwrap();
         assert_eq!(&*me.comm, expected.strip_suffix(b"\n").unwrap());
         assert_eq!(writer(Caller { uid: 1, gid: 2, pid: 0 }).comm.len(), 0);
+    }
+
+    #[test]
+    fn rights_are_those_of_the_process() {
+        let caller = Caller { uid: 7, gid: 8, pid: std::process::id() };
+        let mine = rights(caller);
+        assert_eq!(mine.groups[0], 8);
+        let others = rustix::process::getgroups().unwrap();
+        assert_eq!(mine.groups[1..], others.iter().map(|g| g.as_raw()).collect::<Vec<_>>());
+        let capable = rustix::thread::capabilities(None).unwrap().effective;
+        assert_eq!(mine.fsetid, capable.contains(rustix::thread::CapabilitySet::FSETID));
+        let unseen = Rights { groups: vec![8], fsetid: false };
+        assert_eq!(rights(Caller { pid: 0, ..caller }), unseen);
     }
 
     #[test]

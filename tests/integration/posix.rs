@@ -2,6 +2,7 @@
 //! which must say the same.
 
 mod acl;
+mod actors;
 mod append;
 mod caches;
 mod calls;
@@ -17,6 +18,8 @@ mod listing;
 mod locks;
 mod mapped;
 mod names;
+mod ownership;
+mod privileges;
 mod programs;
 mod special;
 mod sync;
