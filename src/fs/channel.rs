@@ -104,6 +104,7 @@ impl Channel {
         flags: OFlags,
         offset: u64,
         buffer: &mut [u8],
+        partly: Partly,
     ) -> Result<usize, Errno> {
         // How the file is written to does not matter here.
         let flags = (flags - OFlags::APPEND) | (self.flags & OFlags::APPEND);
@@ -119,7 +120,7 @@ impl Channel {
                 }
             }
         }
-        whole(buffer.len(), |done| {
+        whole(buffer.len(), partly, |done| {
             rustix::io::pread(&self.fd, &mut buffer[done..], offset + done as u64)
         })
     }
@@ -143,7 +144,9 @@ impl Channel {
             }
         }
         let fd = self.suited(flags - OFlags::DIRECT)?;
-        whole(data.len(), |done| put(fd.as_fd(), &data[done..], offset + done as u64))
+        whole(data.len(), Partly::Counts, |done| {
+            put(fd.as_fd(), &data[done..], offset + done as u64)
+        })
     }
 
     /// Whether a request that is not aligned may be part of one that was: where the caller's memory
@@ -178,9 +181,19 @@ fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno>
     }
 }
 
-/// Goes on where a call has stopped short; an error counts only if nothing was done before.
+/// What becomes of a request that an error ends after something was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Partly {
+    /// It is answered with what was done.
+    Counts,
+    /// It fails.
+    Fails,
+}
+
+/// Goes on where a call has stopped short.
 fn whole(
     length: usize,
+    partly: Partly,
     mut call: impl FnMut(usize) -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
     let mut done = 0;
@@ -188,7 +201,7 @@ fn whole(
         match retry(|| call(done)) {
             Ok(0) => break,
             Ok(n) => done += n,
-            Err(error) if done == 0 => return Err(error),
+            Err(error) if done == 0 || partly == Partly::Fails => return Err(error),
             Err(_) => break,
         }
     }
@@ -234,7 +247,7 @@ mod tests {
             assert_eq!(channel.write(OFlags::empty(), 0, b"ONE"), Ok(3));
             assert_eq!(channel.write(OFlags::APPEND, 1, b"three"), Ok(5));
             let mut text = [0; 20];
-            assert_eq!(channel.read(OFlags::empty(), 0, &mut text), Ok(13));
+            assert_eq!(channel.read(OFlags::empty(), 0, &mut text, Partly::Counts), Ok(13));
             assert_eq!(&text[..13], b"ONE two three");
             assert_eq!(file.as_file().read_at(&mut text, 0).unwrap(), 13);
         }
@@ -258,7 +271,10 @@ mod tests {
         assert_eq!(channel.write(OFlags::DIRECT, cut.1, &data[..528]), Ok(528));
         assert_eq!(channel.write(OFlags::DIRECT, cut.1, &data[..528]), strict.map(|_| 528));
         let mut back = vec![0; 1 << 20];
-        assert_eq!(channel.read(OFlags::DIRECT, 4_096, &mut back), Ok(most - 4_096 + 512));
+        assert_eq!(
+            channel.read(OFlags::DIRECT, 4_096, &mut back, Partly::Counts),
+            Ok(most - 4_096 + 512)
+        );
         assert!(back[..most - 4_096 + 512].iter().all(|b| *b == 7));
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
 use sha2::{Digest, Sha256};
 
-use super::channel::Channel;
+use super::channel::{Channel, Partly};
 use super::handle::{Fh, File, Flush, OpenMode, Session, SessionState};
 use super::hashing::open_to_read;
 use super::node::{Backing, Node};
@@ -296,8 +296,12 @@ impl Fs {
     /// # Errors
     /// The backing filesystem's.
     pub fn read(&self, fh: Fh, flags: i32, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let file = self.files.get(fh)?;
         let flags = OFlags::from_bits_retain(flags.cast_unsigned());
-        self.files.get(fh)?.fd.read(flags, offset, buffer)
+        // To the kernel's page cache a short answer is the end of the file: what lies beyond would be
+        // cut off in silence. Of an error it asks again, page by page.
+        let partly = if file.session.is_none() { Partly::Fails } else { Partly::Counts };
+        file.fd.read(flags, offset, buffer, partly)
     }
 
     /// Writes, calls `answer` with the number of bytes written, and hashes them after that, so that

@@ -47,9 +47,36 @@ impl Disk {
         copy
     }
 
+    /// Takes it away and mounts it again.
+    pub(crate) fn remount(&mut self) {
+        must(Command::new("umount").arg(self.path()));
+        let image = self.dir.path().join("image");
+        must(Command::new("mount").args(["-o", "loop"]).arg(image).arg(self.path()));
+    }
+
     /// Its root.
     pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("disk")
+    }
+
+    /// Writes everything to the disk, and has nothing in memory that it could be read from instead.
+    pub(crate) fn sync(&self) {
+        must(Command::new("sync").arg("-f").arg(self.path()));
+        std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+    }
+
+    /// Spoils some content where the disk has it, so that it cannot be read any more on a filesystem
+    /// with checksums.
+    pub(crate) fn damage(&self, content: &[u8]) {
+        self.sync();
+        let path = self.dir.path().join("image");
+        let image = std::fs::read(&path).unwrap();
+        let find = |block: &&[u8]| *block == content;
+        let at = image.chunks(content.len()).position(|block| find(&block)).unwrap();
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        let offset = (at * content.len()) as u64;
+        std::os::unix::fs::FileExt::write_all_at(&file, &vec![0; content.len()], offset).unwrap();
+        file.sync_all().unwrap();
     }
 }
 
