@@ -67,6 +67,7 @@ const TICK_NS: i64 = 20_000_000;
 
 const TMPFS: i64 = 0x0102_1994;
 const RAMFS: i64 = 0x8584_58f6;
+const FUSE: i64 = 0x6573_5546;
 
 /// What the kernel gets to know of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +124,7 @@ pub enum Writes {
 
 /// How the backing filesystem names inodes beyond their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Handles {
+pub enum Handles {
     /// By handles that open them again.
     Open,
     /// By handles that only tell them apart.
@@ -175,10 +176,10 @@ impl Fs {
         options: Options,
     ) -> Result<Arc<Self>, Errno> {
         let stat = stat::fstat(&root)?;
-        let handles = probe_handles(root.as_fd());
+        let magic = rustix::fs::fstatfs(&root)?.f_type;
+        let handles = probe_handles(root.as_fd(), magic);
         let (key, handle) = identify(root.as_fd(), &stat, handles, stat.fs.dev)?;
         let found = node::Found { key, dev: stat.fs.dev, kind: stat.attr.kind, handle };
-        let magic = rustix::fs::fstatfs(&root)?.f_type;
         let readers = options.readers;
         let thread_error = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN);
         let fs = Arc::new_cyclic(|weak| Self {
@@ -230,6 +231,11 @@ impl Fs {
     /// Whether the kernel serves files without us, as far as it has been found out.
     pub fn kernel_serves(&self) -> bool {
         self.passthrough.load(Ordering::Relaxed)
+    }
+
+    /// How the backing filesystem names inodes.
+    pub fn handles(&self) -> Handles {
+        self.handles
     }
 
     /// Directories that are not served because another filesystem is mounted there, as far as
@@ -300,7 +306,11 @@ impl Fs {
         }
         let (parent, name) = node.place().ok_or(Errno::STALE)?;
         let parent = self.path_fd(&*self.node(parent)?)?;
-        let fd = rustix::fs::openat(&*parent, &*name, flags, Mode::empty())?;
+        let fd = match rustix::fs::openat(&*parent, &*name, flags, Mode::empty()) {
+            // It may have another name: the kernel looks again when it hears this.
+            Err(Errno::NOENT | Errno::NOTDIR) => return Err(Errno::STALE),
+            result => result?,
+        };
         let stat = stat::fstat(&fd)?;
         let (key, _) = identify(fd.as_fd(), &stat, self.handles, self.root_fs.dev)?;
         if key == node.key && stat.fs.dev == node.dev { Ok(fd) } else { Err(Errno::STALE) }
@@ -442,7 +452,11 @@ fn has_fine_times(probe: BorrowedFd<'_>) -> bool {
 }
 
 /// Finds out what handles the backing filesystem gives, and whether we may open them.
-fn probe_handles(root: BorrowedFd<'_>) -> Handles {
+fn probe_handles(root: BorrowedFd<'_>, magic: i64) -> Handles {
+    if magic == FUSE {
+        // It makes them of numbers that it gives out anew whenever it has forgotten an inode.
+        return Handles::None;
+    }
     if let Ok(handle) = file_handle::of(root, c"", HandleUse::Open)
         && file_handle::open(root, &handle, OFlags::PATH).is_ok()
     {

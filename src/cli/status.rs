@@ -82,7 +82,13 @@ fn facts(status: &StatusRecord) -> Vec<(&'static str, String)> {
             (false, None) => "no kernel passthrough".into(),
         };
         facts.push(("io", format!("{}, {passthrough}", mount.io)));
-        facts.push(("open", format!("{} files, {} inodes known", mount.open_files, mount.nodes)));
+        facts.push((
+            "open",
+            format!(
+                "{} files, {} inodes known, found again by {}",
+                mount.open_files, mount.nodes, mount.inodes_by
+            ),
+        ));
         for refused in &mount.refused {
             let other = format!("{}: another filesystem is mounted there", refused.display());
             facts.push(("not served", other));

@@ -54,6 +54,9 @@ pub struct MountStatus {
     pub io: String,
     /// Whether the kernel goes to the backing files by itself.
     pub passthrough: Passthrough,
+    /// What inodes are found again by: `handles`, or `paths` where the backing filesystem has no
+    /// handles that open them.
+    pub inodes_by: String,
     /// Threads that serve the kernel.
     pub threads: usize,
     /// Files that are open through the mount.

@@ -9,7 +9,7 @@ use super::reconciler::Asker;
 use crate::catalog::Catalog;
 use crate::config::MountConfig;
 use crate::control::{Host, MountStatus, Passthrough, ReconcileProgress, ReconcileState};
-use crate::fs::{Fs, Progress, ProgressState};
+use crate::fs::{Fs, Handles, Progress, ProgressState};
 use crate::fuse::session::PassthroughStatus;
 use crate::types::Seq;
 
@@ -41,6 +41,10 @@ impl Host for MountHost {
             passthrough: Passthrough {
                 enabled: self.passthrough.enabled,
                 reason: self.passthrough.reason.clone(),
+            },
+            inodes_by: match self.fs.handles() {
+                Handles::Open => "handles".into(),
+                Handles::Identify | Handles::None => "paths".into(),
             },
             threads: self.threads,
             open_files: open as u64,

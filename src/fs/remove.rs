@@ -13,7 +13,7 @@ use super::node::Node;
 use super::privileges::within_limits;
 use super::seal::Times;
 use super::walk::DirJob;
-use super::{Fs, NodeId};
+use super::{Fs, Handles, NodeId};
 use crate::catalog::event::{Op, Openness, Place, Replaced};
 use crate::sys::Errno;
 use crate::sys::stat::{self, Stat};
@@ -87,6 +87,7 @@ impl Fs {
             let (key, openness) = (victim.key, victim.openness());
             self.push(Some(writer), Op::Unlink { at, key, remaining, openness });
         })?;
+        self.forget_path(&victim);
         if victim.was_last() {
             pin(victim);
         }
@@ -153,6 +154,7 @@ impl Fs {
                     Op::Exchange { a: (from, target.now()), b: (to, inode) }
                 }
                 Some(target) => {
+                    self.forget_path(&target);
                     let remaining = (!target.was_last()).then(|| target.now());
                     let (key, openness) = (target.key, target.openness());
                     let replaced = Some(Replaced { key, remaining, openness });
@@ -186,9 +188,21 @@ impl Fs {
         }
     }
 
+    /// Where inodes are found by paths, a descriptor dies with the name that it was opened by,
+    /// although the inode may have others.
+    fn forget_path(&self, victim: &Victim) {
+        if let (false, Some(node)) = (self.handles == Handles::Open, &victim.node) {
+            self.fds.remove(node.id);
+        }
+    }
+
     fn victim(&self, dir: &Arc<OwnedFd>, name: &[u8]) -> Result<Victim, Errno> {
         let fd = open_path(dir.as_fd(), name)?;
-        let stat = stat::fstat(&fd)?;
+        // Whether this is the last name must not be what somebody remembers.
+        let stat = match self.handles {
+            Handles::Open => stat::fstat(&fd)?,
+            Handles::Identify | Handles::None => stat::fstat_anew(&fd)?,
+        };
         if self.is_foreign(&stat) {
             // What unlink and rename say of a mount point.
             return Err(Errno::BUSY);

@@ -39,6 +39,15 @@ pub fn fstat(fd: impl AsFd) -> Result<Stat, Errno> {
     stat_at(fd.as_fd(), c"", AtFlags::EMPTY_PATH)
 }
 
+/// Stats an open descriptor, and has a filesystem that remembers what another machine or process
+/// told it ask again.
+///
+/// # Errors
+/// The kernel's.
+pub fn fstat_anew(fd: impl AsFd) -> Result<Stat, Errno> {
+    stat_at(fd.as_fd(), c"", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC)
+}
+
 /// Stats `name` in the directory `dir`, not following a symlink.
 ///
 /// # Errors

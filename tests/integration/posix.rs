@@ -4,6 +4,7 @@
 mod acl;
 mod actors;
 mod append;
+mod backings;
 mod caches;
 mod calls;
 mod data;

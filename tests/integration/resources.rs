@@ -121,8 +121,7 @@ fn more_open_files_than_descriptors_are_an_error_and_no_end() {
     }
     for way in WAYS {
         let mut mounted = Mounted::unmounted(way);
-        mounted.limit = Some(512);
-        mounted.start();
+        mounted.start_with_limit(512);
         for n in 0..FILES {
             fs::write(mounted.at(format!("f{n}")), noise(n, 100)).unwrap();
         }

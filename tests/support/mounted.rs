@@ -27,8 +27,6 @@ pub(crate) struct Mounted {
     pub(crate) mountpoint: PathBuf,
     pub(crate) runtime: PathBuf,
     options: String,
-    /// What the daemon's limit of open files is to be.
-    pub(crate) limit: Option<u64>,
     daemon: Option<Child>,
 }
 
@@ -72,10 +70,16 @@ impl Mounted {
 
     /// Mounts an empty directory of another filesystem.
     pub(crate) fn on(filesystem: &Path, options: &str) -> Self {
-        let mut mounted = Self::unmounted(options);
-        mounted.backing = filesystem.join("backing");
+        let mut mounted = Self::unmounted_on(filesystem.join("backing"), options);
         std::fs::create_dir(&mounted.backing).unwrap();
         mounted.start();
+        mounted
+    }
+
+    /// The directories only, with a backing directory that is somewhere else.
+    pub(crate) fn unmounted_on(backing: PathBuf, options: &str) -> Self {
+        let mut mounted = Self::unmounted(options);
+        mounted.backing = backing;
         mounted
     }
 
@@ -91,7 +95,7 @@ impl Mounted {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.path(), open).unwrap();
         let options = format!("api=off,{options}");
-        Self { dir, backing, mountpoint, runtime, options, limit: None, daemon: None }
+        Self { dir, backing, mountpoint, runtime, options, daemon: None }
     }
 
     /// Another place in the scratch directory.
@@ -108,18 +112,24 @@ impl Mounted {
 
     /// Starts the daemon and waits until it serves.
     pub(crate) fn start(&mut self) {
+        self.start_by(self.command());
+    }
+
+    /// Starts the daemon with a limit of open files.
+    pub(crate) fn start_with_limit(&mut self, limit: u64) {
+        let horace = self.command();
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={limit}:{limit}")).arg(horace.get_program());
+        command.envs(horace.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.start_by(command);
+    }
+
+    fn start_by(&mut self, mut command: Command) {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(self.scratch("daemon.log"))
             .unwrap();
-        let mut command = self.command();
-        if let Some(limit) = self.limit {
-            let horace = command;
-            command = Command::new("prlimit");
-            command.arg(format!("--nofile={limit}")).arg(horace.get_program());
-            command.envs(horace.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        }
         let child = command
             .args(["mount", "--foreground", "-o", &self.options])
             .args([&self.backing, &self.mountpoint])

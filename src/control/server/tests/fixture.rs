@@ -35,6 +35,7 @@ impl Host for FakeHost {
             uptime_s: 1,
             io: "auto".into(),
             passthrough: Passthrough { enabled: false, reason: Some("fake".into()) },
+            inodes_by: "handles".into(),
             threads: 2,
             open_files: 0,
             refused: vec!["proc".into()],
