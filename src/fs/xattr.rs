@@ -10,7 +10,7 @@ use super::privileges::as_writer;
 use super::seal::Times;
 use super::{Fs, NodeId};
 use crate::catalog::CatalogError;
-use crate::sys::{Errno, stat};
+use crate::sys::{Errno, process, stat};
 use crate::types::Caller;
 
 /// What our own attributes begin with.
@@ -18,6 +18,14 @@ const OWN_PREFIX: &[u8] = b"user.horace.";
 
 /// The longest value and list that Linux has, in bytes.
 const MOST: usize = 65_536;
+
+/// Attributes that only who administers the system may see.
+const TRUSTED: &[u8] = b"trusted.";
+
+/// The names in a list, each with its NUL.
+fn names(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split_inclusive(|byte| *byte == 0)
+}
 
 impl Fs {
     /// The value of an attribute.
@@ -65,15 +73,26 @@ impl Fs {
         text.map(String::into_bytes).ok_or(Errno::NODATA)
     }
 
-    /// The names of all attributes, each ended by a NUL.
+    /// The names of the attributes that `caller` may know of, each ended by a NUL, for a buffer of
+    /// `room` bytes.
     ///
     /// # Errors
-    /// The backing filesystem's.
-    pub fn listxattr(&self, node: NodeId) -> Result<Vec<u8>, Errno> {
+    /// `ERANGE` if the buffer is too small, `E2BIG` if every buffer is; the backing filesystem's.
+    pub fn listxattr(&self, caller: Caller, node: NodeId, room: u32) -> Result<Vec<u8>, Errno> {
         let fd = self.path_fd(&*self.node(node)?)?;
         let mut list: Vec<u8> = vec![0; MOST];
-        let length = rustix::fs::listxattr(stat::proc_name(&fd), &mut list[..])?;
+        let length = match rustix::fs::listxattr(stat::proc_name(&fd), &mut list[..]) {
+            Err(Errno::TOOBIG) if room > 0 && (room as usize) < MOST => Err(Errno::RANGE),
+            result => result,
+        }?;
         list.truncate(length);
+        let has = |list: &[u8], prefix| names(list).any(|name| name.starts_with(prefix));
+        let hides = has(&list, TRUSTED) && !process::rights(caller).sys_admin;
+        if hides || has(&list, OWN_PREFIX) {
+            let shown = names(&list)
+                .filter(|name| !Self::is_own_xattr(name) && !(hides && name.starts_with(TRUSTED)));
+            list = shown.flatten().copied().collect();
+        }
         Ok(list)
     }
 

@@ -87,21 +87,23 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> Result<Vec<u32>, Errno> {
     }
 }
 
-/// What decides whether a caller may keep setuid and setgid on a file that it changes.
+/// What of a caller decides beyond its ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rights {
     /// Primary and supplementary groups.
     pub groups: Vec<u32>,
-    /// The caller has `CAP_FSETID` here.
+    /// The caller has `CAP_FSETID` here: it may keep setuid and setgid on a file that it changes.
     pub fsetid: bool,
+    /// The caller has `CAP_SYS_ADMIN` here.
+    pub sys_admin: bool,
 }
 
 /// Asks what `caller` is besides the ids that came with its call. Of one that is gone, or cannot be
 /// seen from here, only those are known.
 pub fn rights(caller: Caller) -> Rights {
-    /// The number of `CAP_FSETID`.
-    const FSETID: u32 = 4;
-    let known = Rights { groups: vec![caller.gid], fsetid: caller.uid == 0 };
+    use rustix::thread::CapabilitySet as Caps;
+    let root = caller.uid == 0;
+    let known = Rights { groups: vec![caller.gid], fsetid: root, sys_admin: root };
     if caller.pid == 0 {
         return known;
     }
@@ -113,11 +115,15 @@ pub fn rights(caller: Caller) -> Rights {
     let groups = known.groups.iter().copied().chain(more.filter_map(|gid| gid.parse().ok()));
     let capable = line("CapEff:").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
     // Capabilities in a namespace of users say nothing of files outside.
-    let fsetid = match capable {
-        Some(set) => set & (1 << FSETID) != 0 && shares_our_users(caller.pid),
-        None => known.fsetid,
+    let effective = match capable {
+        Some(set) if shares_our_users(caller.pid) => Caps::from_bits_retain(set),
+        _ => Caps::empty(),
     };
-    Rights { groups: groups.collect(), fsetid }
+    Rights {
+        groups: groups.collect(),
+        fsetid: effective.contains(Caps::FSETID),
+        sys_admin: effective.contains(Caps::SYS_ADMIN),
+    }
 }
 
 fn shares_our_users(pid: u32) -> bool {
@@ -212,7 +218,7 @@ mod tests {
         assert_eq!(mine.groups[1..], others.iter().map(|g| g.as_raw()).collect::<Vec<_>>());
         let capable = rustix::thread::capabilities(None).unwrap().effective;
         assert_eq!(mine.fsetid, capable.contains(rustix::thread::CapabilitySet::FSETID));
-        let unseen = Rights { groups: vec![8], fsetid: false };
+        let unseen = Rights { groups: vec![8], fsetid: false, sys_admin: false };
         assert_eq!(rights(Caller { pid: 0, ..caller }), unseen);
     }
 

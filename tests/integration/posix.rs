@@ -12,6 +12,7 @@ mod direct;
 mod errors;
 mod figures;
 mod flags;
+mod full;
 mod large;
 mod lifetime;
 mod link_max;

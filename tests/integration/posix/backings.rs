@@ -59,6 +59,20 @@ impl Stacked {
         )
     }
 
+    /// An overlay whose lower directory lies on another filesystem than the upper one.
+    fn overlay_of_two(prepare: impl FnOnce(&Path)) -> Option<Self> {
+        let disk = Disk::new("ext4", 64, &["-q"], "")?;
+        prepare(&disk.path());
+        let dir = scratch();
+        for name in ["upper", "work"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let lower = disk.path().display().to_string();
+        let options = format!("lowerdir={lower},upperdir=upper,workdir=work");
+        let args = ["mount", "-t", "overlay", "overlay", "-o", &options];
+        Some(Self::mount(Below { dir, under: Some(Under::Disk(disk)) }, &args))
+    }
+
     fn tmpfs() -> Self {
         Self::mount(Below { dir: scratch(), under: None }, &["mount", "-t", "tmpfs", "tmpfs"])
     }
@@ -101,17 +115,7 @@ impl On {
             On::Tmpfs => Stacked::tmpfs(),
             On::Overlay => Stacked::overlay("", |_| {}),
             On::ExportedOverlay => Stacked::overlay(",index=on,nfs_export=on", |_| {}),
-            On::OverlayOfTwo => {
-                let disk = Disk::new("ext4", 64, &["-q"], "")?;
-                let dir = scratch();
-                for name in ["upper", "work"] {
-                    fs::create_dir(dir.path().join(name)).unwrap();
-                }
-                let lower = disk.path().display().to_string();
-                let options = format!("lowerdir={lower},upperdir=upper,workdir=work");
-                let below = Below { dir, under: Some(Under::Disk(disk)) };
-                Stacked::mount(below, &["mount", "-t", "overlay", "overlay", "-o", &options])
-            }
+            On::OverlayOfTwo => Stacked::overlay_of_two(|_| {})?,
             On::OverlayOfOverlay => Stacked::overlay_of_overlay(),
             On::Bindfs => {
                 if !have(&["bindfs"]) {
@@ -269,16 +273,23 @@ fn every_backing_filesystem_serves(
 
 /// What lies in the lower directory of an overlay becomes another file when it is first changed.
 #[rstest]
-fn files_from_below_an_overlay_keep_their_history(#[values("", "passthrough=off")] options: &str) {
+fn files_from_below_an_overlay_keep_their_history(
+    #[values("", "passthrough=off")] options: &str,
+    #[values(On::Overlay, On::OverlayOfTwo)] on: On,
+) {
     if !can_mount() {
         return;
     }
-    let stacked = Stacked::overlay("", |lower| {
+    let prepare = |lower: &Path| {
         fs::create_dir_all(lower.join("backing/d")).unwrap();
         for name in ["changed", "appended", "moved", "gone", "chmod", "cut", "d/f"] {
             fs::write(lower.join("backing").join(name), format!("below: {name}")).unwrap();
         }
-    });
+    };
+    let stacked = match on {
+        On::Overlay => Stacked::overlay("", prepare),
+        _ => Stacked::overlay_of_two(prepare).unwrap(),
+    };
     let mut mounted = Mounted::unmounted_on(stacked.mountpoint.join("backing"), options);
     mounted.start();
     mounted.wait_reconciled();
