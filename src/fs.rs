@@ -32,8 +32,8 @@ mod walk;
 mod xattr;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{Mode, OFlags};
@@ -78,6 +78,12 @@ pub struct Entry {
     pub generation: u64,
     /// Its attributes.
     pub attr: Attr,
+}
+
+/// What the filesystem asks of the transport by itself.
+pub trait Transport: std::fmt::Debug + Send + std::marker::Sync {
+    /// Has the kernel forget the attributes of a node, without waiting for any request.
+    fn forget_attributes(&self, node: NodeId);
 }
 
 /// How the filesystem is to behave.
@@ -161,6 +167,7 @@ pub struct Fs {
     refused: Mutex<Vec<Vec<u8>>>,
     reconcile: reconcile::State,
     mapped: mapped::Watch,
+    transport: OnceLock<Box<dyn Transport>>,
     started_ns: i64,
     weak: std::sync::Weak<Self>,
 }
@@ -202,6 +209,7 @@ impl Fs {
             refused: Mutex::default(),
             reconcile: reconcile::State::default(),
             mapped: mapped::Watch::default(),
+            transport: OnceLock::new(),
             started_ns: crate::clock::now_ns(),
             weak: weak.clone(),
             options,
@@ -215,6 +223,12 @@ impl Fs {
     /// Says whether the transport can have the kernel serve files without us.
     pub fn set_passthrough(&self, possible: Passthrough) {
         self.passthrough.store(possible == Passthrough::Possible, Ordering::Relaxed);
+    }
+
+    /// Says by what the kernel is reached. Only the first one counts.
+    pub fn set_transport(&self, transport: Box<dyn Transport>) {
+        // There is one.
+        let _ = self.transport.set(transport);
     }
 
     /// The open root of the backing directory.

@@ -14,7 +14,7 @@ use super::channel::{Channel, Partly};
 use super::handle::{Fh, File, Flush, OpenMode, Session, SessionState};
 use super::hashing::open_to_read;
 use super::node::{Backing, Node};
-use super::privileges::{as_writer, grants};
+use super::privileges::{Writing, as_writer, grants};
 use super::{Fs, NodeId, TICK_NS, Writes};
 use crate::config::IoMode;
 use crate::sys::creds::{AsCaller, Privileges};
@@ -94,12 +94,13 @@ impl Fs {
         // What the open cuts off must not be found by the late end of an earlier session before this
         // one is known.
         let _one = truncates.then(|| node.sealing.lock());
-        let fd = {
-            // Cutting off the content clears setuid for everyone who could not keep it.
-            let _as_writer =
-                truncates.then(|| as_writer(caller, &self.path_fd(&node)?)).transpose()?;
-            self.open_node(&node, self.backing_flags(flags))?
-        };
+        // Cutting off the content takes privileges as a write does.
+        let cuts = truncates.then(|| Writing::begin(caller, &*self.path_fd(&node)?)).transpose()?;
+        let fd = self.open_node(&node, self.backing_flags(flags));
+        if let Some(cuts) = cuts {
+            cuts.end(self, &node);
+        }
+        let fd = fd?;
         let fresh = if truncates { Fresh::Truncated } else { Fresh::No };
         self.open_file(&node, fd, flags, Some(writer), fresh, registrar)
     }
@@ -320,13 +321,13 @@ impl Fs {
             Err(error) => return answer(Err(error)),
         };
         let Some(session) = &file.session else { return answer(Err(Errno::BADF)) };
-        let as_whom = match by {
-            WriteBy::Ordinary(caller) => as_writer(caller, &file.fd),
-            WriteBy::Privileged(caller) => AsCaller::to_change(caller.uid, &Privileges::Keep),
-            WriteBy::Mapping => AsCaller::to_change(session.writer.uid, &Privileges::Keep),
+        let writing = match by {
+            WriteBy::Ordinary(caller) => Writing::begin(caller, &file.fd),
+            WriteBy::Privileged(caller) => Writing::begin_privileged(caller.uid),
+            WriteBy::Mapping => Writing::begin_privileged(session.writer.uid),
         };
-        let as_whom = match as_whom {
-            Ok(as_whom) => as_whom,
+        let writing = match writing {
+            Ok(writing) => writing,
             Err(error) => return answer(Err(error)),
         };
         let flags = OFlags::from_bits_retain(flags.cast_unsigned());
@@ -340,13 +341,13 @@ impl Fs {
             // Order does not matter any more, so writes need not wait for each other.
             drop(state);
             let result = file.fd.write(flags, offset, data);
-            drop(as_whom);
+            writing.end(self, &file.node);
             // A close of another descriptor may have sealed while this was under way.
             session.state.lock().touched = true;
             return answer(result);
         }
         let result = file.fd.write(flags, offset, data);
-        drop(as_whom);
+        writing.end(self, &file.node);
         // The lock stays taken until the bytes are hashed: the next write comes as soon as this
         // one is answered, and must be hashed after it.
         answer(result);

@@ -38,6 +38,40 @@ pub(super) fn as_writer(caller: Caller, file: impl AsFd) -> Result<AsCaller, Err
     AsCaller::to_change(caller.uid, &privileges(caller, &stat::fstat(file)?.attr))
 }
 
+/// Who writes to a file, and what of it the kernel has to hear.
+pub(super) struct Writing {
+    as_whom: AsCaller,
+    takes_privileges: bool,
+}
+
+impl Writing {
+    /// Makes this thread one that writes to a file as `caller` would.
+    pub(super) fn begin(caller: Caller, file: impl AsFd) -> Result<Self, Errno> {
+        Self::with(caller.uid, &privileges(caller, &stat::fstat(file)?.attr))
+    }
+
+    /// The same for somebody who keeps privileges.
+    pub(super) fn begin_privileged(uid: u32) -> Result<Self, Errno> {
+        Self::with(uid, &Privileges::Keep)
+    }
+
+    fn with(uid: u32, privileges: &Privileges) -> Result<Self, Errno> {
+        let takes_privileges = *privileges != Privileges::Keep;
+        Ok(Self { as_whom: AsCaller::to_change(uid, privileges)?, takes_privileges })
+    }
+
+    /// Ends it, before the call is answered: nobody may execute the new content by a mode that the
+    /// kernel remembers.
+    pub(super) fn end(self, fs: &Fs, node: &Node) {
+        drop(self.as_whom);
+        if self.takes_privileges
+            && let Some(transport) = fs.transport.get()
+        {
+            transport.forget_attributes(node.id);
+        }
+    }
+}
+
 /// Makes this thread one that has no more space than `caller` has.
 pub(super) fn within_limits(caller: Caller) -> Result<AsCaller, Errno> {
     AsCaller::to_change(caller.uid, &Privileges::Keep)

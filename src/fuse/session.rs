@@ -15,7 +15,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use super::Adapter;
 use super::offload::Offload;
 use crate::config::{Access, KernelPassthrough, MountConfig};
-use crate::fs::{Fs, Passthrough};
+use crate::fs::{Fs, NodeId, Passthrough, Transport};
 use crate::sys::{Errno, fuse_dev};
 
 /// Why a mount failed.
@@ -55,6 +55,19 @@ pub struct PassthroughStatus {
     pub enabled: bool,
     /// Why not.
     pub reason: Option<String>,
+}
+
+/// What the kernel is told unasked.
+#[derive(Debug)]
+struct Notifications(fuser::Notifier);
+
+impl Transport for Notifications {
+    fn forget_attributes(&self, node: NodeId) {
+        // No pages, for which the kernel would wait; what it does not know it cannot forget.
+        if let Err(error) = self.0.inval_inode(fuser::INodeNo(node.0), -1, 0) {
+            tracing::debug!(%error, "the kernel keeps the attributes of an inode");
+        }
+    }
 }
 
 /// A filesystem that is mounted and about to be served.
@@ -104,6 +117,7 @@ impl Session {
             fuser::Session::new(adapter, path, &options)
                 .map_err(|source| MountError::Mount { path: path.clone(), source })?
         };
+        fs.set_transport(Box::new(Notifications(inner.notifier())));
         let passthrough = probe_passthrough(&inner, &fs, config, probe);
         let possible =
             if passthrough.enabled { Passthrough::Possible } else { Passthrough::Impossible };

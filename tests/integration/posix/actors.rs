@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -67,11 +68,15 @@ impl Actor {
     }
 }
 
-/// The mode of a file, with what it is.
+/// The mode of a file, with what it is, and its owner. The mode is asked for alone, so that the kernel
+/// answers by what it remembers, as it does when it executes a file.
 pub(crate) fn mode_of(path: &Path) -> String {
-    use std::os::unix::fs::MetadataExt;
-    match std::fs::symlink_metadata(path) {
-        Ok(meta) => format!("{:o} {}:{}", meta.mode(), meta.uid(), meta.gid()),
-        Err(error) => format!("{:?}", error.raw_os_error()),
+    let ask = |what| rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, what);
+    let mode = ask(StatxFlags::TYPE | StatxFlags::MODE);
+    match (mode, ask(StatxFlags::UID | StatxFlags::GID)) {
+        (Ok(mode), Ok(owner)) => {
+            format!("{:o} {}:{}", mode.stx_mode, owner.stx_uid, owner.stx_gid)
+        }
+        (mode, owner) => format!("{:?} {:?}", mode.err(), owner.err()),
     }
 }

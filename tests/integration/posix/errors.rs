@@ -369,3 +369,46 @@ fn content_that_cannot_be_read_has_no_digest() {
         mounted.assert_catalog_is_true();
     }
 }
+
+/// What fails leaves nothing behind in the daemon.
+#[test]
+fn a_thousand_errors_leave_no_descriptor_behind() {
+    if !can_mount() {
+        return;
+    }
+    for way in WAYS {
+        let Some(disk) = Disk::new("ext4", 16, &["-q", "-m", "0", "-N", "64"], "") else { return };
+        let served = OnDisk::new(&disk, way);
+        let dir = &served.mounted.mountpoint;
+        operations::prepare(dir);
+        fill(&dir.join("filler"), 1 << 20);
+        while File::create(dir.join("no-inode")).is_ok() {
+            fs::rename(dir.join("no-inode"), dir.join(noise_name())).unwrap();
+        }
+        served.mounted.sync();
+        let descriptors =
+            || fs::read_dir(format!("/proc/{}/fd", served.mounted.pid())).unwrap().count();
+        let fail = || {
+            let mut failed = 0;
+            for n in 0..250 {
+                failed += usize::from(File::create(dir.join(format!("n{n}"))).is_err());
+                failed += usize::from(fs::create_dir(dir.join(format!("d{n}"))).is_err());
+                failed += usize::from(File::open(dir.join(format!("none{n}"))).is_err());
+                let mut file = File::options().append(true).open(dir.join("filler")).unwrap();
+                failed += usize::from(file.write_all(&[1; 100_000]).is_err());
+            }
+            assert_eq!(failed, 1_000, "{way}");
+            served.mounted.sync();
+        };
+        fail();
+        let before = descriptors();
+        fail();
+        served.mounted.wait_for("the descriptors", || descriptors() <= before);
+    }
+}
+
+/// A name that was not there before.
+fn noise_name() -> String {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    format!("made-{}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+}

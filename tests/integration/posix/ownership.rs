@@ -3,12 +3,14 @@
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::thread::CapabilitySet as Caps;
 
 use super::actors::{Actor, GROUP, OTHER, ROOT, USER, loner, mode_of, root_without, user};
-use crate::tools::same_in_every_way;
+use crate::mounted::can_mount;
+use crate::tools::{have, same_in_every_way, told};
 
 fn set_mode(file: &Path, mode: u32) {
     fs::set_permissions(file, Permissions::from_mode(mode)).unwrap();
@@ -231,5 +233,30 @@ fn symlinks_have_owners_of_their_own() {
             actor.does(|| fs::read(dir.join("l")).map_err(|e| e.raw_os_error()))
         });
         (before, refused, mode_of(&dir.join("l")), mode_of(&dir.join("f")), followed)
+    });
+}
+
+/// Root in a namespace of users is an ordinary user outside, whatever its capabilities there.
+#[test]
+fn root_of_a_namespace_is_an_ordinary_user() {
+    if !can_mount() || !have(&["unshare", "setpriv"]) {
+        return;
+    }
+    same_in_every_way(|dir| {
+        set_mode(dir, 0o777);
+        fs::write(dir.join("of-root"), "x").unwrap();
+        set_mode(&dir.join("of-root"), 0o6777);
+        let script = r#"
+            cd "$1"; id -u; echo x > f; chmod 6755 f; echo y >> f; stat -c '%a %u' f; mkdir d
+            chown 7 f; chmod 4755 f; truncate -s 1 f; mknod null c 1 3; mkfifo p; stat -c '%a %u' *
+            echo z >> of-root; truncate -s 1 of-root; rm of-root; setfattr -n trusted.a -v b f
+            setfattr -n security.capability -v 0x0100000200200000000000000000000000000000 f
+            getfattr -d -m - f; echo w >> f; getfattr -d -m - f"#;
+        let mut command = Command::new("setpriv");
+        let user = USER.to_string();
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--", "unshare"]);
+        command.args(["--user", "--map-root-user", "bash", "-c", script, "-"]).arg(dir);
+        let inside = told(&command.output().unwrap());
+        (inside, mode_of(&dir.join("f")), mode_of(&dir.join("of-root")), mode_of(&dir.join("p")))
     });
 }
