@@ -89,8 +89,9 @@ impl Fs {
         let has = |list: &[u8], prefix| names(list).any(|name| name.starts_with(prefix));
         let hides = has(&list, TRUSTED) && !process::rights(caller).sys_admin;
         if hides || has(&list, OWN_PREFIX) {
-            let shown = names(&list)
-                .filter(|name| !Self::is_own_xattr(name) && !(hides && name.starts_with(TRUSTED)));
+            let is_hidden =
+                |name: &[u8]| Self::is_own_xattr(name) || (hides && name.starts_with(TRUSTED));
+            let shown = names(&list).filter(|name| !is_hidden(name));
             list = shown.flatten().copied().collect();
         }
         Ok(list)
