@@ -21,6 +21,7 @@ mod listing;
 mod locks;
 mod mapped;
 mod names;
+mod opens;
 mod operations;
 mod ownership;
 mod privileges;
