@@ -73,7 +73,9 @@ fn offsets_beyond_all_files_are_refused() {
                 7,
             );
             let data = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(offset));
+            // On tmpfs the plain directory says one more than there can be.
             let hole = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(offset));
+            let hole = hole.map(|at| at.min(i64::MAX as u64));
             seen.push((offset, written, read, cut, allocated, punched, copied, data, hole));
             // Some filesystems have files that large.
             file.set_len(7).unwrap();
