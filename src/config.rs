@@ -24,6 +24,8 @@ pub struct MountConfig {
     pub backing: PathBuf,
     /// Where it is shown; may be the same.
     pub mountpoint: PathBuf,
+    /// Whether it is mounted already.
+    pub occasion: Occasion,
     /// Where the catalog lies; `None` for `.horace` in the backing directory.
     pub state: Option<PathBuf>,
     /// Whether the mount can be written.
@@ -57,6 +59,7 @@ impl MountConfig {
         Self {
             backing: backing.into(),
             mountpoint: mountpoint.into(),
+            occasion: Occasion::default(),
             state: None,
             access: Access::default(),
             allow_other: None,
@@ -87,6 +90,16 @@ impl MountConfig {
             *path = working_dir.join(&*path);
         }
     }
+}
+
+/// What is asked for: a mount, or other flags for one that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Occasion {
+    /// It is to be mounted.
+    #[default]
+    Mount,
+    /// It is mounted, and the kernel is to know other flags. What is the daemon's stays as it is.
+    Remount,
 }
 
 /// Whether the mount can be written.

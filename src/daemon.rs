@@ -31,6 +31,8 @@ use host::MountHost;
 use lock::BackingLock;
 use reconciler::{Asker, Reconciler};
 
+pub use crate::fuse::session::remount;
+
 /// How long users of a mount that is taken away by a signal have to finish.
 const GRACE: Duration = Duration::from_secs(2);
 

@@ -15,9 +15,9 @@ use std::process::{Command, Stdio};
 use anyhow::Context as _;
 use rustix::fs::{Mode, OFlags};
 
-use crate::config::{MountConfig, OWN_DIR};
+use crate::config::{MountConfig, OWN_DIR, Occasion};
 
-use super::umount::{Life, mountpoint_of, no_fusermount};
+use super::umount::{Life, mountpoint_of, must_be_mounted, no_fusermount};
 use super::{Advised, Context, Global, Outcome};
 
 /// What the daemon says when the mount serves.
@@ -58,7 +58,7 @@ Options for -o (for each NAME=VALUE there is a variable HORACE_NAME, too):
   attr_timeout=SECONDS  let the kernel trust attributes for so long [default: 1]
   api=ADDR:PORT, api=off  serve the HTTP API there, or not at all [default: 127.0.0.1:8000]
   config=FILE         read settings from there [default: /etc/horace/horace.toml]
-  nosuid, nodev, noexec, noatime, dirsync, sync  as for any mount
+  nosuid, nodev, noexec, noatime, dirsync, sync, remount  as for any mount
 Words of fstab for others (_netdev, nofail, x-systemd.*, ...) are ignored.";
 
 /// The daemon in the background failed, and has said why.
@@ -75,6 +75,11 @@ impl Mount {
     ) -> anyhow::Result<Outcome> {
         let mut config = self.config(&context.working_dir, environment)?;
         check(&mut config)?;
+        if config.occasion == Occasion::Remount {
+            must_be_mounted(&config.mountpoint)?;
+            crate::daemon::remount(&config)?;
+            return Ok(Outcome::Complete);
+        }
         let runtime_dir = context.own_runtime_dir.clone().ok_or_else(|| {
             Advised::new(
                 "there is no directory for the daemon's socket",

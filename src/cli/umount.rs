@@ -36,12 +36,8 @@ impl Umount {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<Outcome> {
         let (mountpoint, life) = mountpoint_of(&context.working_dir.join(&self.mountpoint))?;
         let record = registry::find_mountpoint(&context.runtime_dirs, &mountpoint);
-        if record.is_none() && !is_horace(&mountpoint) {
-            return Err(Advised::new(
-                format!("no Horace mount at {}", mountpoint.display()),
-                "`horace status` lists what is mounted",
-            )
-            .into());
+        if record.is_none() {
+            must_be_mounted(&mountpoint)?;
         }
         match life {
             Life::Dead => unmount(&mountpoint, Manner::Detach)?,
@@ -82,7 +78,15 @@ pub(super) fn mountpoint_of(path: &Path) -> anyhow::Result<(PathBuf, Life)> {
     }
 }
 
-/// Whether the kernel has a Horace mount there.
+/// Finds that the kernel has a Horace mount there, or says what to do.
+pub(super) fn must_be_mounted(mountpoint: &Path) -> anyhow::Result<()> {
+    if is_horace(mountpoint) {
+        return Ok(());
+    }
+    let message = format!("no Horace mount at {}", mountpoint.display());
+    Err(Advised::new(message, "`horace status` lists what is mounted").into())
+}
+
 fn is_horace(mountpoint: &Path) -> bool {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     // The lines have the form of fstab.

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Access, Api, IoMode, Keep, KernelPassthrough, MountConfig};
+use super::{Access, Api, IoMode, Keep, KernelPassthrough, MountConfig, Occasion};
 
 /// What is wrong with a mount option.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +62,7 @@ const IGNORED: &[&str] = &[
 ];
 
 /// Words with a value that say nothing to Horace.
-const IGNORED_WITH_VALUE: &[&str] = &["comment", "fsname", "subtype"];
+const IGNORED_WITH_VALUE: &[&str] = &["comment", "fsname", "subtype", "user_id", "group_id"];
 
 impl MountConfig {
     /// Applies comma-separated option words, later ones over earlier ones; `\,` is a comma that
@@ -117,6 +117,7 @@ impl MountConfig {
     fn apply_switch(&mut self, name: &str) -> bool {
         let flags = &mut self.flags;
         match name {
+            "remount" => self.occasion = Occasion::Remount,
             "ro" => self.access = Access::ReadOnly,
             "rw" => self.access = Access::ReadWrite,
             "allow_other" => self.allow_other = Some(true),

@@ -161,6 +161,16 @@ fn mount_as_root(config: &MountConfig, others: bool) -> Result<OwnedFd, MountErr
     Ok(device)
 }
 
+/// Gives a mount that is there the flags of `config`.
+///
+/// # Errors
+/// The kernel's.
+pub fn remount(config: &MountConfig) -> Result<(), MountError> {
+    let path = &config.mountpoint;
+    rustix::mount::mount_remount(path, mount_flags(config), c"")
+        .map_err(|error| MountError::Mount { path: path.clone(), source: error.into() })
+}
+
 fn mount_flags(config: &MountConfig) -> MountFlags {
     let f = &config.flags;
     let mut flags = MountFlags::empty();

@@ -131,3 +131,43 @@ fn a_misspelt_option_is_named() {
     let text = told(&output);
     assert!(text.contains("`noatme`") && text.contains("hint:"), "{text}");
 }
+
+#[test]
+fn a_remount_changes_what_is_the_kernels_and_keeps_the_daemon() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let pid = mounted.status()["pid"].clone();
+    let helper = mounted.scratch("mount.fuse.horace");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_horace"), &helper).unwrap();
+    let remount = |word: &str| {
+        // These words mount(8) takes from /proc/self/mountinfo.
+        let words = ["relatime,remount,user_id=0,group_id=0,default_permissions,allow_other", word];
+        must(
+            Command::new(&helper)
+                .args([&mounted.backing, &mounted.mountpoint])
+                .args(["-o", &words.join(",")])
+                .env("HORACE_RUNTIME_DIR", &mounted.runtime),
+        );
+    };
+    fs::write(mounted.at("f"), "one").unwrap();
+    remount("ro,io=auto");
+    let error = fs::write(mounted.at("f"), "two").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+    assert_eq!(fs::read(mounted.at("f")).unwrap(), b"one");
+    remount("rw");
+    fs::write(mounted.at("f"), "two").unwrap();
+    assert_eq!(mounted.digests("f"), ["one", "two"].map(sha256));
+    assert_eq!(mounted.status()["pid"], pid);
+    let elsewhere = mounted.scratch("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let output = mounted
+        .command()
+        .args(["mount", "-o", "remount,ro"])
+        .args([&mounted.backing, &elsewhere])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(told(&output).contains("no Horace mount at"), "{}", told(&output));
+}
