@@ -518,8 +518,15 @@ impl fuser::Filesystem for Adapter {
         if Fs::is_own_xattr(name.as_bytes()) {
             // Who asks for the digest waits for it.
             let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
-            let work = move || reply_xattr(fs.getxattr(node(ino), name.as_bytes()), size, reply);
-            return self.fs.when_digested(node(ino), Purpose::Know, Box::new(work));
+            let ask = move || reply_xattr(fs.getxattr(node(ino), name.as_bytes()), size, reply);
+            if !self.fs.may_be_mapped(node(ino)) {
+                return self.fs.when_digested(node(ino), Purpose::Know, Box::new(ask));
+            }
+            let fs = Arc::clone(&self.fs);
+            return self.offload.run(move || {
+                fs.settle_mapped();
+                fs.when_digested(node(ino), Purpose::Know, Box::new(ask));
+            });
         }
         reply_xattr(self.fs.getxattr(node(ino), name.as_bytes()), size, reply);
     }

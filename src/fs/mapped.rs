@@ -12,10 +12,10 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::OFlags;
 
-use super::Fs;
 use super::handle::Session;
 use super::hashing::{Reading, read_digest, untimed};
 use super::node::Node;
+use super::{Fs, NodeId};
 use crate::catalog::event::Op;
 use crate::sys::lease::{self, Writers};
 use crate::sys::{Errno, stat};
@@ -175,8 +175,14 @@ impl Fs {
         untimed(OFlags::RDONLY | OFlags::NONBLOCK, |flags| self.open_node(node, flags))
     }
 
+    /// Whether a closed session of a node may have left a mapping, or had until a moment ago.
+    pub fn may_be_mapped(&self, node: NodeId) -> bool {
+        let mapped = self.node(node).ok().and_then(|node| node.peek_open(|open| open.mapped > 0));
+        mapped == Some(true)
+    }
+
     /// Seals what was mapped until a moment ago, for somebody who asks for it.
-    pub(super) fn settle_mapped(&self) {
+    pub fn settle_mapped(&self) {
         /// The end of a file that is closed comes a moment after the close.
         const MOMENT: Duration = Duration::from_millis(2);
         for _ in 0..50 {

@@ -76,3 +76,26 @@ fn several_mappings_of_a_file_make_a_version_for_each_that_changes_it() {
     mounted.wait_for("digest", || *mounted.digests("f").last().unwrap() == expected);
     assert_eq!(mounted.digests("f").len(), 4, "{:#?}", mounted.log_of("f"));
 }
+
+#[test]
+fn who_asks_by_attribute_waits_for_what_a_mapping_has_left() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    for n in 0..5 {
+        let f = mounted.at(format!("f{n}"));
+        fs::write(&f, noise(n, 10_000)).unwrap();
+        let file = readable(&f);
+        let map = Mapping::of(&file, 10_000);
+        map.store(0, b"before");
+        drop(file);
+        mounted.sync();
+        map.store(0, b"after");
+        drop(map);
+        let mut digest = Vec::with_capacity(64);
+        let name = "user.horace.sha256";
+        rustix::fs::getxattr(&f, name, rustix::buffer::spare_capacity(&mut digest)).unwrap();
+        assert_eq!(String::from_utf8(digest).unwrap(), sha256_of(&f));
+    }
+}
