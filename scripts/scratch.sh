@@ -24,7 +24,7 @@ start_scratch() {
 }
 
 end_scratch() {
-    local status=$? command
+    local status=$?
     trap - EXIT INT TERM
     cd /
     # What came last goes first.
