@@ -115,8 +115,9 @@ impl Fs {
         });
         let changed = if !session.kernel_writes && !session.mappable {
             state.touched
-        } else if why == Why::End && others {
-            // No write(2) comes after the last close; what others wrote is theirs to seal.
+        } else if why == Why::End && others && !state.touched {
+            // What others wrote is theirs to seal. After the last close only pages of a mapping come,
+            // which we have seen.
             false
         } else {
             let told = attr.stamp() == state.baseline || Some(attr.stamp()) == sealed;

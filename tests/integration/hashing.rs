@@ -478,6 +478,30 @@ fn a_mapping_that_outlives_its_file_descriptor_is_one_version(
     mounted.wait_for("digest of the mapping", || mounted.digests("f") == expected);
 }
 
+/// The end of a session that was mapped comes while another has the file open, and changes nothing.
+#[rstest]
+fn the_stores_of_a_mapping_count_beside_another_session(
+    #[values("io=auto", "io=stream", "io=passthrough", "passthrough=off")] options: &str,
+) {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::with_options(options);
+    let f = mounted.at("f");
+    fs::write(&f, noise(1, 10_000)).unwrap();
+    let map = Mapping::of(&readable(&f), 10_000);
+    let other = writable(&f);
+    map.store(600, b"stored");
+    drop(map);
+    // The end of the mapping is told a moment later.
+    mounted.wait_for("end of the mapping", || mounted.status()["open_files"] == 1);
+    drop(other);
+    let digest = sha256_of(&mounted.backing.join("f"));
+    assert_ne!(digest, sha256(noise(1, 10_000)));
+    mounted.wait_for("true digest", || mounted.digests("f").last() == Some(&digest));
+    mounted.assert_catalog_is_true();
+}
+
 #[test]
 fn what_comes_after_a_close_is_in_no_version_of_it() {
     if !can_mount() {
