@@ -109,8 +109,8 @@ impl Fs {
     pub(super) fn backing_flags(&self, flags: OFlags) -> OFlags {
         let ours = OFlags::CREATE | OFlags::EXCL | OFlags::NOCTTY | OFlags::NOFOLLOW;
         // O_DIRECT can be switched off later, so what needs it gets a descriptor of its own; the
-        // kernel keeps it for what it serves itself. O_NONBLOCK says nothing of regular files, but for that an open would not
-        // wait until a lease is given back, of which users know nothing.
+        // kernel keeps it for what it serves itself. O_NONBLOCK says nothing of regular files, but for
+        // that an open would not wait until a lease is given back, of which users know nothing.
         (flags - ours - OFlags::DIRECT - OFlags::NONBLOCK) | OFlags::CLOEXEC
     }
 

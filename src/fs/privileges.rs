@@ -35,7 +35,7 @@ fn privileges(caller: Caller, attr: &Attr) -> Privileges {
 
 /// Makes this thread change the content or the owner of a file as `caller` would.
 pub(super) fn as_writer(caller: Caller, file: impl AsFd) -> Result<AsCaller, Errno> {
-    AsCaller::to_change(caller.uid, &privileges(caller, &stat::fstat(file)?.attr))
+    Ok(Writing::begin(caller, file)?.as_whom)
 }
 
 /// Who writes to a file, and what of it the kernel has to hear.
