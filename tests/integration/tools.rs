@@ -67,9 +67,26 @@ pub(crate) fn script_in(dir: &Path, script: &str) -> String {
     told.replace(dir.to_str().unwrap(), "DIR")
 }
 
+/// What every Python script may use: a call's result or the name of its error, and only whether it
+/// was done or the name of its error.
+const TRIED: &str = "
+import errno
+def tried(call, *args, **more):
+    try:
+        return call(*args, **more)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+def done(call, *args):
+    try:
+        call(*args)
+        return 'done'
+    except OSError as error:
+        return errno.errorcode[error.errno]
+";
+
 /// Runs a Python script in a directory and returns what it printed.
 pub(crate) fn python_in(dir: &Path, script: &str) -> String {
-    must(Command::new("python3").args(["-c", script]).current_dir(dir))
+    must(Command::new("python3").args(["-c", &format!("{TRIED}{script}")]).current_dir(dir))
 }
 
 /// Every way in which files are served.

@@ -32,11 +32,6 @@ fn the_kernel_copies_between_files() {
             dir,
             r"
 import errno, os, socket
-def tried(call, *args, **more):
-    try:
-        return call(*args, **more)
-    except OSError as error:
-        return errno.errorcode[error.errno]
 WAYS = {'stream': os.O_WRONLY | os.O_TRUNC, 'both': os.O_RDWR, 'append': os.O_WRONLY | os.O_APPEND}
 source = os.open('f', os.O_RDONLY)
 for name, flags in WAYS.items():
@@ -161,17 +156,11 @@ fn what_fuse_does_not_have_is_refused_so_that_programs_do_without() {
         &mounted.mountpoint,
         r"
 import errno, fcntl, os, select, struct
-def tried(call, *args):
-    try:
-        call(*args)
-        return 'done'
-    except OSError as error:
-        return errno.errorcode[error.errno]
 file = os.open('f', os.O_RDWR)
-print('RWF_NOWAIT', tried(os.preadv, file, [bytearray(10)], 0, os.RWF_NOWAIT))
-print('RWF_DONTCACHE', tried(os.preadv, file, [bytearray(10)], 0, 0x80))
-print('FS_IOC_GETFLAGS', tried(fcntl.ioctl, file, 0x80086601, bytes(8)))
-print('FS_IOC_FIEMAP', tried(fcntl.ioctl, file, 0xC020660B, struct.pack('QQIIII', 0, 1 << 62, 0, 0, 0, 0)))
+print('RWF_NOWAIT', done(os.preadv, file, [bytearray(10)], 0, os.RWF_NOWAIT))
+print('RWF_DONTCACHE', done(os.preadv, file, [bytearray(10)], 0, 0x80))
+print('FS_IOC_GETFLAGS', done(fcntl.ioctl, file, 0x80086601, bytes(8)))
+print('FS_IOC_FIEMAP', done(fcntl.ioctl, file, 0xC020660B, struct.pack('QQIIII', 0, 1 << 62, 0, 0, 0, 0)))
 # Elsewhere a regular file cannot be waited for; here it is always ready.
 poll = select.epoll()
 poll.register(file)

@@ -112,11 +112,6 @@ fn limits_of_the_file_size_are_those_of_the_caller() {
             dir,
             r"
 import errno, os, resource, signal
-def tried(call, *args):
-    try:
-        return call(*args)
-    except OSError as error:
-        return errno.errorcode[error.errno]
 OPENS = {'stream': os.O_WRONLY | os.O_TRUNC, 'both': os.O_RDWR, 'append': os.O_WRONLY | os.O_APPEND}
 for name, flags in OPENS.items():
     for action in (signal.SIG_IGN, signal.SIG_DFL):

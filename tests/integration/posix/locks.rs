@@ -48,13 +48,6 @@ const CHILDREN: &str = r"
 import errno, fcntl, os, signal, struct, time
 F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW = 36, 37, 38
 
-def tried(call, *args):
-    try:
-        call(*args)
-        return 'done'
-    except OSError as error:
-        return errno.errorcode[error.errno]
-
 def lock(file, kind, start, length, command=fcntl.F_SETLK):
     request = struct.pack('hhqqi4x', kind, os.SEEK_SET, start, length, 0)
     return struct.unpack('hhqqi4x', fcntl.fcntl(file, command, request))
@@ -105,33 +98,33 @@ fn whole_files_are_locked_by_open_files() {
         r"
 def holder():
     f = open('f')
-    yield tried(fcntl.flock, f, fcntl.LOCK_SH)
-    yield tried(fcntl.flock, f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    yield tried(fcntl.flock, f, fcntl.LOCK_UN)
-    yield tried(fcntl.flock, f, fcntl.LOCK_EX)
+    yield done(fcntl.flock, f, fcntl.LOCK_SH)
+    yield done(fcntl.flock, f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    yield done(fcntl.flock, f, fcntl.LOCK_UN)
+    yield done(fcntl.flock, f, fcntl.LOCK_EX)
 def waiter():
     # What it has from its parent would be the lock's, too.
     two.close()
     f = open('f')
-    yield tried(fcntl.flock, f, fcntl.LOCK_EX)
+    yield done(fcntl.flock, f, fcntl.LOCK_EX)
 NOW = fcntl.LOCK_NB
 child = Child(holder)
 one, two = open('f', 'r+'), open('f')
 print(child.step())
 for how in (fcntl.LOCK_SH, fcntl.LOCK_EX):
-    print(tried(fcntl.flock, one, how | NOW), tried(fcntl.flock, two, how | NOW))
+    print(done(fcntl.flock, one, how | NOW), done(fcntl.flock, two, how | NOW))
 print(child.step())
 fcntl.flock(one, fcntl.LOCK_UN); fcntl.flock(two, fcntl.LOCK_UN)
 print(child.step(), child.step())
-print(tried(fcntl.flock, one, fcntl.LOCK_SH | NOW))
+print(done(fcntl.flock, one, fcntl.LOCK_SH | NOW))
 # A dead holder's lock is free at once.
 child.end()
-print(tried(fcntl.flock, one, fcntl.LOCK_EX | NOW))
+print(done(fcntl.flock, one, fcntl.LOCK_EX | NOW))
 # A duplicate shares the lock, and keeps it until its own close.
 copy = os.dup(one.fileno()); one.close()
-print(tried(fcntl.flock, two, fcntl.LOCK_EX | NOW))
+print(done(fcntl.flock, two, fcntl.LOCK_EX | NOW))
 os.close(copy)
-print(tried(fcntl.flock, two, fcntl.LOCK_EX | NOW))
+print(done(fcntl.flock, two, fcntl.LOCK_EX | NOW))
 # Who waits gets it when it is given back.
 waiting = Child(waiter)
 waiting.go(); wait_until_blocked()
@@ -148,13 +141,13 @@ fn ranges_are_locked_by_processes() {
         r"
 def holder():
     f = open('f', 'r+')
-    yield tried(lock, f, fcntl.F_WRLCK, 10, 10)
-    yield tried(lock, f, fcntl.F_RDLCK, 100, 0)
-    yield tried(lock, f, fcntl.F_UNLCK, 12, 2)
+    yield done(lock, f, fcntl.F_WRLCK, 10, 10)
+    yield done(lock, f, fcntl.F_RDLCK, 100, 0)
+    yield done(lock, f, fcntl.F_UNLCK, 12, 2)
     # Any close of the file gives everything back.
     open('f').close()
     yield 'closed'
-    yield tried(lock, f, fcntl.F_WRLCK, 0, 0)
+    yield done(lock, f, fcntl.F_WRLCK, 0, 0)
 child = Child(holder)
 f = open('f', 'r+')
 RANGES = (0, 10), (0, 11), (12, 2), (13, 1), (19, 1), (20, 80), (50, 1000), (1 << 40, 1)
@@ -163,19 +156,19 @@ def probe():
         for start, length in RANGES:
             found, whence, at, count, pid = lock(f, kind, start, length, fcntl.F_GETLK)
             who = {0: 0, child.pid: 'child'}[pid]
-            taken = tried(lock, f, kind, start, length)
+            taken = done(lock, f, kind, start, length)
             print(kind, start, length, found, at, count, who, taken)
             lock(f, fcntl.F_UNLCK, 0, 0)
 for step in range(4):
     print(child.step()); probe()
 print(child.step())
-print(tried(lock, f, fcntl.F_RDLCK, 5, 1))
+print(done(lock, f, fcntl.F_RDLCK, 5, 1))
 child.end()
-print(tried(lock, f, fcntl.F_WRLCK, 0, 0))
+print(done(lock, f, fcntl.F_WRLCK, 0, 0))
 # What a handle may not do, it may not lock for.
-print(tried(lock, open('f'), fcntl.F_WRLCK, 0, 1))
-print(tried(lock, open('f', 'w'), fcntl.F_RDLCK, 0, 1))
-print(tried(lock, f, fcntl.F_WRLCK, -1, 1), tried(lock, f, fcntl.F_WRLCK, (1 << 63) - 1, 1))
+print(done(lock, open('f'), fcntl.F_WRLCK, 0, 1))
+print(done(lock, open('f', 'w'), fcntl.F_RDLCK, 0, 1))
+print(done(lock, f, fcntl.F_WRLCK, -1, 1), done(lock, f, fcntl.F_WRLCK, (1 << 63) - 1, 1))
 ",
     );
 }
@@ -187,19 +180,19 @@ fn waiting_for_each_other_is_refused() {
 f = open('f', 'r+')
 def crosswise():
     g = open('f', 'r+')
-    yield tried(lock, g, fcntl.F_WRLCK, 1, 1)
-    yield tried(lock, g, fcntl.F_WRLCK, 0, 1, fcntl.F_SETLKW)
+    yield done(lock, g, fcntl.F_WRLCK, 1, 1)
+    yield done(lock, g, fcntl.F_WRLCK, 0, 1, fcntl.F_SETLKW)
 child = Child(crosswise)
 lock(f, fcntl.F_WRLCK, 0, 1)
 print(child.step())
 child.go(); wait_until_blocked()
-print(tried(lock, f, fcntl.F_WRLCK, 1, 1, fcntl.F_SETLKW))
+print(done(lock, f, fcntl.F_WRLCK, 1, 1, fcntl.F_SETLKW))
 lock(f, fcntl.F_UNLCK, 0, 0)
 print(child.told())
 # Who waits for a process that is killed, goes on.
 def waits():
     g = open('f', 'r+')
-    yield tried(lock, g, fcntl.F_WRLCK, 0, 0, fcntl.F_SETLKW)
+    yield done(lock, g, fcntl.F_WRLCK, 0, 0, fcntl.F_SETLKW)
 waiting = Child(waits)
 waiting.go(); wait_until_blocked()
 child.end()
@@ -214,24 +207,24 @@ fn ranges_are_locked_by_open_files_too() {
     same_locks(
         r"
 one, two = open('f', 'r+'), open('f', 'r+')
-print(tried(lock, one, fcntl.F_WRLCK, 0, 10, F_OFD_SETLK))
-print(tried(lock, two, fcntl.F_WRLCK, 5, 10, F_OFD_SETLK))
+print(done(lock, one, fcntl.F_WRLCK, 0, 10, F_OFD_SETLK))
+print(done(lock, two, fcntl.F_WRLCK, 5, 10, F_OFD_SETLK))
 print(lock(two, fcntl.F_WRLCK, 5, 10, F_OFD_GETLK))
-print(tried(lock, two, fcntl.F_RDLCK, 5, 10), tried(lock, two, fcntl.F_WRLCK, 10, 5, F_OFD_SETLK))
+print(done(lock, two, fcntl.F_RDLCK, 5, 10), done(lock, two, fcntl.F_WRLCK, 10, 5, F_OFD_SETLK))
 # Another close of the file gives nothing back.
 open('f').close()
 def tries():
     one.close(); two.close()
     f = open('f', 'r+')
-    yield tried(lock, f, fcntl.F_WRLCK, 0, 1, F_OFD_SETLK)
-    yield tried(lock, f, fcntl.F_WRLCK, 0, 1, F_OFD_SETLKW)
+    yield done(lock, f, fcntl.F_WRLCK, 0, 1, F_OFD_SETLK)
+    yield done(lock, f, fcntl.F_WRLCK, 0, 1, F_OFD_SETLKW)
 child = Child(tries)
 print(child.step())
 child.go(); wait_until_blocked()
 one.close()
 print(child.told())
 child.end()
-print(tried(lock, two, fcntl.F_WRLCK, 0, 10, F_OFD_SETLK))
+print(done(lock, two, fcntl.F_WRLCK, 0, 10, F_OFD_SETLK))
 ",
     );
 }
@@ -241,7 +234,7 @@ fn leases_and_notifications_of_directories_work() {
     same_locks(
         r"
 def lease(file, kind):
-    return tried(fcntl.fcntl, file, fcntl.F_SETLEASE, kind)
+    return done(fcntl.fcntl, file, fcntl.F_SETLEASE, kind)
 reader, writer = open('f'), open('f', 'r+')
 print(lease(reader, fcntl.F_RDLCK), lease(writer, fcntl.F_WRLCK))
 writer.close()
@@ -254,9 +247,9 @@ def give_back(number, frame):
     lease(reader, fcntl.F_UNLCK)
 signal.signal(signal.SIGIO, give_back)
 def opens():
-    yield tried(lambda: os.close(os.open('f', os.O_RDONLY)))
-    yield tried(lambda: os.close(os.open('f', os.O_WRONLY | os.O_NONBLOCK)))
-    yield tried(lambda: os.close(os.open('f', os.O_WRONLY)))
+    yield done(lambda: os.close(os.open('f', os.O_RDONLY)))
+    yield done(lambda: os.close(os.open('f', os.O_WRONLY | os.O_NONBLOCK)))
+    yield done(lambda: os.close(os.open('f', os.O_WRONLY)))
 child = Child(opens)
 print(lease(reader, fcntl.F_RDLCK), child.step(), broken)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])
@@ -266,7 +259,7 @@ print(broken, child.step(), lease(reader, fcntl.F_RDLCK))
 child.end()
 directory = os.open('.', os.O_RDONLY)
 signal.signal(signal.SIGIO, lambda number, frame: broken.append('directory'))
-print(tried(fcntl.fcntl, directory, fcntl.F_NOTIFY, fcntl.DN_CREATE | fcntl.DN_DELETE))
+print(done(fcntl.fcntl, directory, fcntl.F_NOTIFY, fcntl.DN_CREATE | fcntl.DN_DELETE))
 open('g', 'w').close()
 print(broken)
 ",

@@ -34,11 +34,6 @@ fn what_runs_is_not_written_and_what_is_written_does_not_run() {
             dir,
             r"
 import errno, os, shutil, subprocess
-def tried(call, *args):
-    try:
-        return call(*args)
-    except OSError as error:
-        return errno.errorcode[error.errno]
 shutil.copy(shutil.which('sleep'), 'sleeper')
 child = subprocess.Popen(['./sleeper', '1000'])
 def content(name):
