@@ -18,10 +18,10 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
-    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
+    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
+    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::fs::{
@@ -313,9 +313,14 @@ impl fuser::Filesystem for Adapter {
         if flags.0 & (libc::O_ACCMODE | libc::O_TRUNC) == libc::O_RDONLY {
             return Self::open_now(&self.fs, caller, ino, flags, reply);
         }
-        let fs = Arc::clone(&self.fs);
+        let (fs, whole) = (Arc::clone(&self.fs), Arc::clone(&self.fs));
         let work = move || Self::open_now(&fs, caller, ino, flags, reply);
-        self.fs.when_digested(node(ino), Purpose::Change, Box::new(work));
+        let open = move || whole.when_digested(node(ino), Purpose::Change, Box::new(work));
+        match flags.acc_mode() {
+            // Before it cuts the content off it may have to wait for the end of a program.
+            OpenAccMode::O_RDONLY => self.offload.run(open),
+            OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => open(),
+        }
     }
 
     fn read(

@@ -50,6 +50,8 @@ pub(super) struct File {
     pub(super) session: Option<Session>,
     /// Kept so that the kernel can go on using it.
     pub(super) backing: Option<Backing>,
+    /// The kernel opened it to run it, and as long as it is open lets nobody write to it.
+    pub(super) runs: bool,
 }
 
 /// What makes at most one version: an open file that may change the content.

@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
@@ -20,6 +21,9 @@ use crate::config::IoMode;
 use crate::sys::creds::{AsCaller, Privileges};
 use crate::sys::{Errno, stat};
 use crate::types::{Caller, Kind, Stamp, Writer};
+
+/// How the kernel opens a program to run it (`__FMODE_EXEC`), which no caller can.
+const TO_RUN: OFlags = OFlags::from_bits_retain(0x20);
 
 /// What registers backing files with the kernel; the transport is one.
 pub trait Registrar {
@@ -86,6 +90,9 @@ impl Fs {
             let fd = self.open_node(&node, self.backing_flags(flags))?;
             return self.open_file(&node, fd, flags, None, Fresh::No, registrar);
         }
+        if access(flags) == OFlags::RDONLY && self.runs(&node) {
+            return Err(Errno::TXTBSY);
+        }
         let writer = Self::writer(caller);
         self.digest_before_first_write(&node);
         let _tree = self.tree.read();
@@ -103,6 +110,21 @@ impl Fs {
         let fd = fd?;
         let fresh = if truncates { Fresh::Truncated } else { Fresh::No };
         self.open_file(&node, fd, flags, Some(writer), fresh, registrar)
+    }
+
+    /// Whether a node is a program that runs. To the kernel only opens for writing need to be refused
+    /// then; that an open for reading cuts the content off, it finds out after we have done so.
+    fn runs(&self, node: &Arc<Node>) -> bool {
+        /// The end of a program comes to us a moment after it has ended.
+        const MOMENT: Duration = Duration::from_millis(1);
+        (0..20).all(|_| {
+            let runs = |file: &Arc<File>| file.runs && Arc::ptr_eq(&file.node, node);
+            let found = self.files.all().iter().any(runs);
+            if found {
+                std::thread::sleep(MOMENT);
+            }
+            found
+        })
     }
 
     /// The flags with which the backing file is opened for a handle.
@@ -143,7 +165,13 @@ impl Fs {
             }
         };
         let flush = if session.is_some() { Flush::Wanted } else { Flush::Needless };
-        let file = Arc::new(File { node: Arc::clone(node), fd, session, backing: backing.clone() });
+        let file = Arc::new(File {
+            node: Arc::clone(node),
+            fd,
+            session,
+            backing: backing.clone(),
+            runs: flags.contains(TO_RUN),
+        });
         if file.session.is_some() {
             node.with_open(|open| open.writers.push(Arc::downgrade(&file)));
         }

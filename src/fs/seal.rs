@@ -361,7 +361,8 @@ impl Fs {
                 rustix::fs::ftruncate(&fd, size)?;
             }
             let fd = Channel::new(fd, OFlags::WRONLY);
-            let file = File { node: Arc::clone(node), fd, session: None, backing: None };
+            let file =
+                File { node: Arc::clone(node), fd, session: None, backing: None, runs: false };
             state.hasher = None;
             state.touched = true;
             let sealed = self.seal(node, &file, &session, &mut state, Why::Close);

@@ -38,8 +38,9 @@ shutil.copy(shutil.which('sleep'), 'sleeper')
 child = subprocess.Popen(['./sleeper', '1000'])
 def content(name):
     return len(open(name, 'rb').read())
-for flags in (os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND, os.O_WRONLY | os.O_TRUNC):
-    print('write', tried(os.open, 'sleeper', flags))
+for flags in (os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND, os.O_WRONLY | os.O_TRUNC,
+              os.O_RDONLY | os.O_TRUNC):
+    print('write', tried(os.open, 'sleeper', flags), content('sleeper') > 1000)
 print('cut', tried(os.truncate, 'sleeper', 0))
 print('mode', tried(os.chmod, 'sleeper', 0o700), content('sleeper') > 1000)
 # A new one may take its place, and it runs on.
@@ -55,6 +56,11 @@ for flags in (os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND):
     os.close(writer)
     print('run', tried(lambda: subprocess.run(['./sleeper']).returncode))
 reader = os.open('sleeper', os.O_RDONLY)
+for round in range(200):
+    shutil.copy(shutil.which('true'), 'cut')
+    subprocess.run(['./cut'], check=True)
+    os.close(os.open('cut', os.O_RDONLY | os.O_TRUNC))
+    assert content('cut') == 0
 print('run', tried(lambda: subprocess.run(['./sleeper']).returncode))
 ",
         )
