@@ -8,7 +8,8 @@ start_scratch() {
     need_fuse
     need_packages mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs getfattr:attr
     say "building"
-    cargo build --locked
+    # With the tests, as `cargo test` has built it: without them its dependencies are others.
+    cargo build --locked --bins --tests
     scratch=$(mktemp -d "${TMPDIR:-/tmp}/horace-scratch.XXXXXX")
     undo=()
     trap end_scratch EXIT
