@@ -69,6 +69,19 @@ pub(super) struct Session {
     pub(super) state: Mutex<SessionState>,
 }
 
+/// Whose a content is.
+#[derive(Debug, Clone)]
+pub(super) struct Maker {
+    pub(super) session: SessionId,
+    pub(super) writer: Arc<Writer>,
+}
+
+impl Session {
+    pub(super) fn maker(&self) -> Maker {
+        Maker { session: self.id, writer: Arc::clone(&self.writer) }
+    }
+}
+
 /// What a session has done so far.
 #[derive(Debug)]
 pub(super) struct SessionState {

@@ -288,7 +288,7 @@ impl Fs {
         let append = flags.contains(OFlags::APPEND) && write_only;
         let (alone, epoch, prefix) = node.with_open(|open| {
             open.writers.retain(|writer| writer.strong_count() > 0);
-            let alone = open.writers.is_empty() && open.mapped == 0;
+            let alone = open.writers.is_empty() && open.mapped.is_empty();
             open.epoch += 1;
             let prefix = open.tail.take().filter(|tail| alone && append && tail.stamp == baseline);
             (alone, open.epoch, prefix)

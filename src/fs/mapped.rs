@@ -12,14 +12,14 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::OFlags;
 
-use super::handle::Session;
+use super::handle::{Maker, Session};
 use super::hashing::{Reading, read_digest, untimed};
 use super::node::Node;
 use super::{Fs, NodeId};
 use crate::catalog::event::Op;
 use crate::sys::lease::{self, Writers};
 use crate::sys::{Errno, stat};
-use crate::types::{Inode, SessionId, Stamp, Writer};
+use crate::types::{Inode, SessionId, Stamp};
 
 /// How soon something that looks like a mapping is looked at again.
 const SECOND_LOOK: Duration = Duration::from_millis(10);
@@ -29,8 +29,7 @@ const EVERY: Duration = Duration::from_millis(250);
 /// A session that is over, but for a mapping that may be left of it.
 #[derive(Debug, Clone)]
 pub(super) struct MaybeMapped {
-    session: SessionId,
-    writer: Arc<Writer>,
+    pub(super) maker: Maker,
     /// Size and times of the content when it was last told.
     told: Stamp,
     /// The session has changed the content, so stores need not have moved the times again.
@@ -40,12 +39,7 @@ pub(super) struct MaybeMapped {
 impl MaybeMapped {
     pub(super) fn of(session: &Session) -> Self {
         let state = session.state.lock();
-        Self {
-            session: session.id,
-            writer: Arc::clone(&session.writer),
-            told: state.baseline,
-            wrote: state.sealed || state.touched,
-        }
+        Self { maker: session.maker(), told: state.baseline, wrote: state.sealed || state.touched }
     }
 }
 
@@ -95,7 +89,7 @@ pub(super) fn finish(fs: &Fs) {
         if let Err(error) = fs.seal_mapped(&mapped, Digest::Now) {
             tracing::warn!(%error, inode = mapped.node.key.ino, "cannot seal, the next walk will");
         }
-        fs.end_session(&mapped.node, mapped.of.session);
+        fs.stop_watching(&mapped);
     }
 }
 
@@ -111,7 +105,8 @@ enum Left {
 }
 
 impl Fs {
-    /// Ends a session that could be mapped, once it is not any more.
+    /// Ends a session that could be mapped, once it is not any more. The node has it among those that
+    /// may be.
     pub(super) fn end_when_unmapped(&self, node: Arc<Node>, of: MaybeMapped) {
         if self.writers_left(&node) == Left::Nobody {
             let now = self.stat_node(&node).map(|stat| stat.attr);
@@ -120,15 +115,14 @@ impl Fs {
                 .as_ref()
                 .is_ok_and(|attr| attr.stamp() == of.told || Some(attr.stamp()) == sealed);
             if told && !of.wrote && !self.silent_mappings {
-                return self.end_session(&node, of.session);
+                return self.end_mapped(&node, of.maker.session);
             }
             let small = now.is_ok_and(|attr| attr.size <= self.options.read_at_close);
             let mapped = Mapped { node: Arc::clone(&node), of: of.clone(), looks: 0, sightings: 0 };
             if small && self.seal_mapped(&mapped, Digest::Now).is_ok() {
-                return self.end_session(&node, of.session);
+                return self.end_mapped(&node, of.maker.session);
             }
         }
-        node.with_open(|open| open.mapped += 1);
         self.keep_watching(Mapped { node, of, looks: 0, sightings: 0 });
         self.mapped.signal.notify_one();
     }
@@ -140,7 +134,7 @@ impl Fs {
         let same = list.iter().position(|other| other.node.key == mapped.node.key);
         let other = same.map(|index| {
             let mut other = list.swap_remove(index);
-            let rank = |mapped: &Mapped| (mapped.of.wrote, mapped.of.session);
+            let rank = |mapped: &Mapped| (mapped.of.wrote, mapped.of.maker.session);
             if rank(&other) > rank(&mapped) {
                 std::mem::swap(&mut other, &mut mapped);
             }
@@ -155,9 +149,13 @@ impl Fs {
         }
     }
 
+    fn end_mapped(&self, node: &Node, session: SessionId) {
+        node.with_open(|open| open.mapped.retain(|maker| maker.session != session));
+        self.end_session(node, session);
+    }
+
     fn stop_watching(&self, mapped: &Mapped) {
-        mapped.node.with_open(|open| open.mapped -= 1);
-        self.end_session(&mapped.node, mapped.of.session);
+        self.end_mapped(&mapped.node, mapped.of.maker.session);
     }
 
     fn writers_left(&self, node: &Node) -> Left {
@@ -177,7 +175,8 @@ impl Fs {
 
     /// Whether a closed session of a node may have left a mapping, or had until a moment ago.
     pub fn may_be_mapped(&self, node: NodeId) -> bool {
-        let mapped = self.node(node).ok().and_then(|node| node.peek_open(|open| open.mapped > 0));
+        let mapped =
+            self.node(node).ok().and_then(|node| node.peek_open(|open| !open.mapped.is_empty()));
         mapped == Some(true)
     }
 
@@ -286,9 +285,9 @@ impl Fs {
             open.seals += 1;
         });
         let inode = Inode { key: node.key, attr };
-        let (session, digest) = (mapped.of.session, read.map(|(tail, _)| tail.digest()));
-        let writer = Some(Arc::clone(&mapped.of.writer));
-        self.push(writer, Op::Seal { inode, session, digest });
+        let digest = read.map(|(tail, _)| tail.digest());
+        let Maker { session, writer } = mapped.of.maker.clone();
+        self.push(Some(writer), Op::Seal { inode, session, digest });
         if digest.is_none() {
             // It comes by a seal, not by itself: the catalog need not remember the session for it.
             self.push(None, Op::Digest { session, read: None });

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::handle::File;
+use super::handle::{File, Maker, Session};
 use super::hashing::Tail;
 use super::pending::Pending;
 use crate::sys::handle::FileHandle;
@@ -78,7 +78,7 @@ pub(super) struct OpenState {
     /// A descriptor for an inode that lost its last name and cannot be opened again.
     pub(super) pinned: Option<Arc<OwnedFd>>,
     /// Ended sessions of which somebody may still have a writable mapping.
-    pub(super) mapped: u32,
+    pub(super) mapped: Vec<Maker>,
 }
 
 impl std::fmt::Debug for OpenState {
@@ -99,11 +99,18 @@ impl OpenState {
         })
     }
 
-    /// The writer whose session began last, if that was after `session`.
-    pub(super) fn newest_after(&self, session: SessionId) -> Option<Arc<File>> {
-        let id = |file: &Arc<File>| file.session.as_ref().map(|session| session.id);
-        let later = self.writers.iter().filter_map(Weak::upgrade);
-        later.filter(|file| id(file) > Some(session)).max_by_key(id)
+    /// Whether anybody may be changing the content, unseen or not.
+    pub(super) fn is_changing(&self) -> bool {
+        self.has_writers(None) || !self.mapped.is_empty()
+    }
+
+    /// Whose session began last of those that may still change the content, if that was after
+    /// `session`.
+    pub(super) fn newest_after(&self, session: SessionId) -> Option<Maker> {
+        let open = self.writers.iter().filter_map(Weak::upgrade);
+        let open = open.filter_map(|file| file.session.as_ref().map(Session::maker));
+        let all = open.chain(self.mapped.iter().cloned());
+        all.filter(|maker| maker.session > session).max_by_key(|maker| maker.session)
     }
 
     /// Nothing is left that must be remembered while no handle is open.
@@ -112,7 +119,7 @@ impl OpenState {
             && self.tail.is_none()
             && self.pending.is_none()
             && self.pinned.is_none()
-            && self.mapped == 0
+            && self.mapped.is_empty()
     }
 }
 

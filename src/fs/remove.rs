@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, RenameFlags};
 
 use super::lookup::open_path;
-use super::node::Node;
+use super::node::{Node, OpenState};
 use super::privileges::within_limits;
 use super::seal::Times;
 use super::walk::DirJob;
@@ -41,8 +41,7 @@ impl Victim {
     }
 
     fn openness(&self) -> Openness {
-        let open = self.node.as_ref();
-        let open = open.and_then(|node| node.peek_open(|o| o.has_writers(None) || o.mapped > 0));
+        let open = self.node.as_ref().and_then(|node| node.peek_open(OpenState::is_changing));
         if open == Some(true) { Openness::Open } else { Openness::Closed }
     }
 }

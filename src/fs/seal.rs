@@ -21,7 +21,7 @@ use super::handle::{Fh, File, OpenMode, Session, SessionState};
 use super::hashing::{Reading, Tail, open_to_read, read_digest};
 use super::io::Fresh;
 use super::mapped::MaybeMapped;
-use super::node::Node;
+use super::node::{Node, OpenState};
 use super::pending::{PATIENCE, Pending, Purpose, Work};
 use super::privileges::as_writer;
 use super::{Fs, NodeId};
@@ -55,6 +55,9 @@ impl Fs {
             self.seal_file(&file, Why::End);
         }
         let session = file.session.as_ref().map(|session| session.id);
+        if let Some(of) = &maybe_mapped {
+            node.with_open(|open| open.mapped.push(of.maker.clone()));
+        }
         drop(file);
         node.with_open(|open| {
             open.handles -= 1;
@@ -81,7 +84,7 @@ impl Fs {
     /// The caller holds the tree lock.
     fn tell_end(&self, node: &Node, session: SessionId) {
         // A session that is left may still write to a file that has no name any more.
-        let others = node.peek_open(|open| open.has_writers(None) || open.mapped > 0);
+        let others = node.peek_open(OpenState::is_changing);
         let left = (others != Some(true)).then_some(node.key);
         self.push(None, Op::End { session, left });
     }
@@ -110,7 +113,7 @@ impl Fs {
     ) -> Result<(), Errno> {
         let attr = stat::fstat(&file.fd)?.attr;
         let (alone, others, sealed, next) = node.with_open(|open| {
-            let alone = open.epoch == state.epoch && open.mapped == 0;
+            let alone = open.epoch == state.epoch && open.mapped.is_empty();
             (alone, open.has_writers(Some(session.id)), open.sealed, open.newest_after(session.id))
         });
         let changed = if !session.kernel_writes && !session.mappable {
@@ -134,9 +137,9 @@ impl Fs {
         let digest = tail.as_ref().map(Tail::digest);
         // What this session was sealed with stays its version; who came later made the rest.
         let maker = next.filter(|_| state.sealed && !state.touched);
-        let maker = maker.as_ref().and_then(|file| file.session.as_ref()).unwrap_or(session);
-        let writer = Some(Arc::clone(&maker.writer));
-        self.push(writer, Op::Seal { inode, session: maker.id, digest });
+        let maker = maker.unwrap_or_else(|| session.maker());
+        let op = Op::Seal { inode, session: maker.session, digest };
+        self.push(Some(Arc::clone(&maker.writer)), op);
         // Beside an older writer, who may change what is hashed by now, nothing can be gone on from.
         let goes_on = session.append && !others;
         let number = node.with_open(|open| {
@@ -147,8 +150,11 @@ impl Fs {
         });
         if digest.is_none() {
             let prefix = state.prefix.take().filter(|_| alone);
-            let sealed = Sealed { number, size: attr.size, pending: Pending::new() };
-            self.digest_later(node, file, maker, prefix, sealed);
+            let append = session.append && maker.session == session.id;
+            let pending = Pending::new();
+            let sealed =
+                Sealed { number, session: maker.session, size: attr.size, append, pending };
+            self.digest_later(node, file, prefix, sealed);
         }
         state.touched = false;
         state.sealed = true;
@@ -205,23 +211,14 @@ impl Fs {
     }
 
     /// Has the digest of a version that is already committed computed in the background.
-    fn digest_later(
-        &self,
-        node: &Arc<Node>,
-        file: &File,
-        session: &Session,
-        prefix: Option<Tail>,
-        sealed: Sealed,
-    ) {
+    fn digest_later(&self, node: &Arc<Node>, file: &File, prefix: Option<Tail>, sealed: Sealed) {
         let pending = Arc::clone(&sealed.pending);
         node.with_open(|open| open.pending = Some(Arc::clone(&pending)));
         let fd = open_to_read(&file.fd);
         let (fs, node) = (self.weak.clone(), Arc::clone(node));
-        let (session, append) = (session.id, session.append);
         self.hashers.spawn(Box::new(move || {
             if let Some(fs) = fs.upgrade() {
-                let told =
-                    fd.and_then(|fd| fs.tell_digest(&node, &fd, prefix.as_ref(), &sealed, session));
+                let told = fd.and_then(|fd| fs.tell_digest(&node, &fd, prefix.as_ref(), &sealed));
                 let tail = told.unwrap_or_else(|error| {
                     tracing::warn!(%error, inode = node.key.ino, "cannot read, a walk will");
                     fs.catalog.wish_reconcile();
@@ -229,11 +226,11 @@ impl Fs {
                 });
                 if tail.is_none() {
                     let _tree = fs.tree.read();
-                    fs.push(None, Op::Digest { session, read: None });
+                    fs.push(None, Op::Digest { session: sealed.session, read: None });
                 }
-                if append && tail.is_some() {
+                if sealed.append && tail.is_some() {
                     node.with_open(|open| {
-                        open.tail = tail.filter(|_| !open.has_writers(Some(session)));
+                        open.tail = tail.filter(|_| !open.has_writers(Some(sealed.session)));
                     });
                 }
             }
@@ -254,7 +251,6 @@ impl Fs {
         fd: &OwnedFd,
         prefix: Option<&Tail>,
         sealed: &Sealed,
-        session: SessionId,
     ) -> Result<Option<Tail>, Errno> {
         let enough = || sealed.pending.is_given_up() || self.hashers.is_out_of_time();
         for _ in 0..ATTEMPTS {
@@ -264,11 +260,11 @@ impl Fs {
                 let _one = node.sealing.lock();
                 let attr = stat::fstat(fd)?.attr;
                 if attr.stamp() == read.stamp() {
-                    if !still_is(node, sealed, &attr, session) {
+                    if !still_is(node, sealed, &attr) {
                         return Ok(None);
                     }
                     let read = Some((Inode { key: node.key, attr }, tail.digest()));
-                    self.push(None, Op::Digest { session, read });
+                    self.push(None, Op::Digest { session: sealed.session, read });
                     return Ok(Some(tail));
                 }
             }
@@ -420,15 +416,19 @@ struct Sealed {
     number: u64,
     /// Size of the content.
     size: u64,
+    /// Whose content it is.
+    session: SessionId,
+    /// The session only appends, so that the next one can go on from the digest.
+    append: bool,
     /// The digest that follows.
     pending: Arc<Pending>,
 }
 
 /// Whether what was read now is what was sealed then: nobody has sealed since, and whoever is
 /// writing has changed nothing yet.
-fn still_is(node: &Node, sealed: &Sealed, attr: &Attr, id: SessionId) -> bool {
+fn still_is(node: &Node, sealed: &Sealed, attr: &Attr) -> bool {
     node.with_open(|open| {
-        let quiet = !open.has_writers(Some(id)) || open.sealed == Some(attr.stamp());
+        let quiet = !open.has_writers(Some(sealed.session)) || open.sealed == Some(attr.stamp());
         open.seals == sealed.number && attr.size == sealed.size && quiet
     })
 }

@@ -418,6 +418,5 @@ impl Fs {
 
 /// Whether somebody is changing the content, so that their seal will tell.
 fn is_busy(node: &Node) -> bool {
-    node.peek_open(|open| open.mapped > 0 || open.pending.is_some() || open.has_writers(None))
-        == Some(true)
+    node.peek_open(|open| open.is_changing() || open.pending.is_some()) == Some(true)
 }

@@ -211,6 +211,13 @@ impl Mounted {
     /// The catalog has every file of the backing directory and no other, with the right digests.
     #[track_caller]
     pub(crate) fn assert_catalog_is_true(&self) {
+        if let Err(untrue) = self.compare_catalog() {
+            panic!("{untrue}\n{}", self.log());
+        }
+    }
+
+    /// What the catalog says of the backing directory that is not so.
+    pub(crate) fn compare_catalog(&self) -> Result<(), String> {
         let found = files_below(&self.backing);
         let found = found.into_iter().map(|(name, path)| (name, sha256_of(&path)));
         let text = |map: &mut dyn Iterator<Item = (Vec<u8>, String)>| {
@@ -221,12 +228,10 @@ impl Mounted {
         let known = text(&mut self.manifest(".").into_iter());
         let missing: Vec<_> = there.iter().filter(|line| !known.contains(line)).take(9).collect();
         let wrong: Vec<_> = known.iter().filter(|line| !there.contains(line)).take(9).collect();
-        assert!(
-            missing.is_empty() && wrong.is_empty(),
-            "missing {missing:#?}\nwrong {wrong:#?}\n{}",
-            self.log()
-        );
-        assert_eq!(known.len(), there.len());
+        if missing.is_empty() && wrong.is_empty() && known.len() == there.len() {
+            return Ok(());
+        }
+        Err(format!("{} of {}, missing {missing:#?}\nwrong {wrong:#?}", known.len(), there.len()))
     }
 
     /// As a user checks it: `cd MOUNT && horace manifest . | sha256sum -c`, with a line per file.
