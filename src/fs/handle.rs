@@ -92,6 +92,8 @@ pub(super) struct SessionState {
     pub(super) prefix: Option<Tail>,
     /// The node's epoch when the session began: another value means somebody else took part.
     pub(super) epoch: u64,
+    /// The node's seals when the session began.
+    pub(super) seals: u64,
     /// The content has changed, by what we saw, since the last seal.
     pub(super) touched: bool,
     /// Size and times of the file when its content was last known to be sealed.

@@ -94,7 +94,7 @@ impl Fs {
             return Err(Errno::TXTBSY);
         }
         let writer = Self::writer(caller);
-        self.digest_before_first_write(&node);
+        self.digest_before_write(&node);
         let _tree = self.tree.read();
         self.ensure_known(&node);
         let truncates = flags.contains(OFlags::TRUNC);
@@ -286,12 +286,12 @@ impl Fs {
         let baseline = stat::fstat(fd)?.attr.stamp();
         let write_only = access(flags) == OFlags::WRONLY;
         let append = flags.contains(OFlags::APPEND) && write_only;
-        let (alone, epoch, prefix) = node.with_open(|open| {
+        let (alone, epoch, seals, prefix) = node.with_open(|open| {
             open.writers.retain(|writer| writer.strong_count() > 0);
             let alone = open.writers.is_empty() && open.mapped.is_empty();
             open.epoch += 1;
             let prefix = open.tail.take().filter(|tail| alone && append && tail.stamp == baseline);
-            (alone, open.epoch, prefix)
+            (alone, open.epoch, open.seals, prefix)
         });
         let streams = matches!(mode, OpenMode::Stream | OpenMode::Direct);
         let inline = streams && write_only && alone && baseline.size == 0;
@@ -306,6 +306,7 @@ impl Fs {
                 hashed: 0,
                 prefix,
                 epoch,
+                seals,
                 touched: fresh != Fresh::No,
                 baseline,
                 baseline_fresh: self.is_fresh(baseline),

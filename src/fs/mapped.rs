@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::OFlags;
@@ -22,7 +22,10 @@ use crate::sys::{Errno, stat};
 use crate::types::{Inode, SessionId, Stamp};
 
 /// How soon something that looks like a mapping is looked at again.
-const SECOND_LOOK: Duration = Duration::from_millis(10);
+const SOON: Duration = Duration::from_millis(10);
+/// How long something must look like a mapping to be one: the kernel gives up a closed file some time
+/// after it has told us.
+const SURELY: Duration = Duration::from_millis(250);
 /// How often a mapping is asked for that stays.
 const EVERY: Duration = Duration::from_millis(250);
 
@@ -34,12 +37,19 @@ pub(super) struct MaybeMapped {
     told: Stamp,
     /// The session has changed the content, so stores need not have moved the times again.
     wrote: bool,
+    /// Somebody else may have sealed it after such a store.
+    sealed: bool,
 }
 
 impl MaybeMapped {
-    pub(super) fn of(session: &Session) -> Self {
+    pub(super) fn of(node: &Node, session: &Session) -> Self {
         let state = session.state.lock();
-        Self { maker: session.maker(), told: state.baseline, wrote: state.sealed || state.touched }
+        Self {
+            maker: session.maker(),
+            told: state.baseline,
+            wrote: state.sealed || state.touched,
+            sealed: node.was_sealed_since(&state),
+        }
     }
 }
 
@@ -48,9 +58,29 @@ impl MaybeMapped {
 struct Mapped {
     node: Arc<Node>,
     of: MaybeMapped,
-    looks: u32,
-    /// Looks in a row that have seen a mapping.
-    sightings: u32,
+    /// When it was put on the list.
+    listed: Instant,
+    /// What was seen of it.
+    seen: Seen,
+}
+
+/// What was seen of a session on the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// Nothing, as it was not looked at yet.
+    Nothing,
+    /// No mapping, or another session beside which none would show.
+    NoMapping,
+    /// What looks like a mapping, since then.
+    Likely(Instant),
+    /// A mapping.
+    Mapping,
+}
+
+impl Mapped {
+    fn new(node: Arc<Node>, of: MaybeMapped) -> Self {
+        Self { node, of, listed: Instant::now(), seen: Seen::Nothing }
+    }
 }
 
 /// The list, and the thread's signal.
@@ -74,7 +104,7 @@ fn watch(weak: &Weak<Fs>) {
         let Some(fs) = weak.upgrade() else { return };
         {
             let mut list = fs.mapped.list.lock();
-            let waits = list.iter().all(|mapped| mapped.looks > 0);
+            let waits = list.iter().all(|mapped| mapped.seen != Seen::Nothing);
             if waits {
                 fs.mapped.signal.wait_for(&mut list, pause);
             }
@@ -114,16 +144,16 @@ impl Fs {
             let told = now
                 .as_ref()
                 .is_ok_and(|attr| attr.stamp() == of.told || Some(attr.stamp()) == sealed);
-            if told && !of.wrote && !self.silent_mappings {
+            if told && !of.wrote && !of.sealed && !self.silent_mappings {
                 return self.end_mapped(&node, of.maker.session);
             }
             let small = now.is_ok_and(|attr| attr.size <= self.options.read_at_close);
-            let mapped = Mapped { node: Arc::clone(&node), of: of.clone(), looks: 0, sightings: 0 };
+            let mapped = Mapped::new(Arc::clone(&node), of.clone());
             if small && self.seal_mapped(&mapped, Digest::Now).is_ok() {
                 return self.end_mapped(&node, of.maker.session);
             }
         }
-        self.keep_watching(Mapped { node, of, looks: 0, sightings: 0 });
+        self.keep_watching(Mapped::new(node, of));
         self.mapped.signal.notify_one();
     }
 
@@ -138,8 +168,7 @@ impl Fs {
             if rank(&other) > rank(&mapped) {
                 std::mem::swap(&mut other, &mut mapped);
             }
-            mapped.looks = mapped.looks.min(other.looks);
-            mapped.sightings = mapped.sightings.min(other.sightings);
+            (mapped.listed, mapped.seen) = (Instant::now(), Seen::Nothing);
             other
         });
         list.push(mapped);
@@ -180,19 +209,46 @@ impl Fs {
         mapped == Some(true)
     }
 
-    /// Seals what was mapped until a moment ago, for somebody who asks for it.
+    /// Seals what was mapped until a moment ago, for somebody who asks for it, and waits until it is
+    /// known what is mapped.
     pub fn settle_mapped(&self) {
         /// The end of a file that is closed comes a moment after the close.
         const MOMENT: Duration = Duration::from_millis(2);
-        for _ in 0..50 {
+        // Somebody may be opening and closing all the time.
+        let until = Instant::now() + 2 * SURELY;
+        loop {
             self.look_at_mapped();
-            let soon = |mapped: &Mapped| {
-                mapped.sightings < 2 || self.writers_left(&mapped.node) == Left::Session
+            let unclear = |mapped: &Mapped| match mapped.seen {
+                Seen::Nothing | Seen::Likely(_) => true,
+                Seen::NoMapping => mapped.listed.elapsed() < SURELY,
+                Seen::Mapping => false,
             };
-            if !self.mapped.list.lock().iter().any(soon) {
+            if !self.mapped.list.lock().iter().any(unclear) || Instant::now() > until {
                 return;
             }
             std::thread::sleep(MOMENT);
+        }
+    }
+
+    /// Tells what a mapping that is gone has left in a small file, for somebody who is about to change
+    /// it. As a rule the thread has come first.
+    pub(super) fn settle_before_write(&self, node: &Arc<Node>) {
+        if node.peek_open(|open| !open.mapped.is_empty()) != Some(true) {
+            return;
+        }
+        let Some(_looking) = self.mapped.looking.try_lock() else { return };
+        let mapped = {
+            let mut list = self.mapped.list.lock();
+            let index = list.iter().position(|mapped| mapped.node.key == node.key);
+            index.map(|index| list.swap_remove(index))
+        };
+        let Some(mapped) = mapped else { return };
+        let small =
+            || self.stat_node(node).is_ok_and(|s| s.attr.size <= self.options.read_at_close);
+        if self.writers_left(node) == Left::Nobody && small() && self.is_told(&mapped) {
+            self.stop_watching(&mapped);
+        } else {
+            self.keep_watching(mapped);
         }
     }
 
@@ -202,24 +258,22 @@ impl Fs {
         let list = std::mem::take(&mut *self.mapped.list.lock());
         let mut pause = EVERY;
         for mut mapped in list {
-            mapped.looks += 1;
-            match self.writers_left(&mapped.node) {
-                Left::Nobody if self.is_told(&mapped) => {
+            mapped.seen = match (self.writers_left(&mapped.node), mapped.seen) {
+                (Left::Nobody, _) if self.is_told(&mapped) => {
                     self.stop_watching(&mapped);
                     continue;
                 }
-                Left::Mapping => {
-                    mapped.sightings += 1;
-                    match mapped.sightings {
-                        // The kernel gives up a closed file a moment after it has told us.
-                        1 => pause = SECOND_LOOK,
-                        2 => {
-                            let _ = self.seal_mapped(&mapped, Digest::WhenUnmapped);
-                        }
-                        _ => {}
-                    }
+                (Left::Nobody | Left::Session, _) => Seen::NoMapping,
+                (Left::Mapping, Seen::Nothing | Seen::NoMapping) => Seen::Likely(Instant::now()),
+                (Left::Mapping, Seen::Likely(since)) if since.elapsed() >= SURELY => {
+                    // If that fails, the end of the mapping tells all the same.
+                    let _ = self.seal_mapped(&mapped, Digest::WhenUnmapped);
+                    Seen::Mapping
                 }
-                Left::Nobody | Left::Session => mapped.sightings = 0,
+                (Left::Mapping, seen) => seen,
+            };
+            if matches!(mapped.seen, Seen::Likely(_)) {
+                pause = SOON;
             }
             self.keep_watching(mapped);
         }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::handle::{File, Maker, Session};
+use super::handle::{File, Maker, Session, SessionState};
 use super::hashing::Tail;
 use super::pending::Pending;
 use crate::sys::handle::FileHandle;
@@ -146,6 +146,11 @@ impl Node {
             *open = None;
         }
         result
+    }
+
+    /// Whether the content was sealed since a session began, by whomever.
+    pub(super) fn was_sealed_since(&self, session: &SessionState) -> bool {
+        self.peek_open(|open| open.seals) != Some(session.seals)
     }
 
     /// Looks at the state of a node that may be in use.

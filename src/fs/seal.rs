@@ -50,7 +50,7 @@ impl Fs {
         let node = Arc::clone(&file.node);
         let mappable = |session: &Session| session.mappable && file.backing.is_some();
         let maybe_mapped = file.session.as_ref().filter(|s| mappable(s));
-        let maybe_mapped = maybe_mapped.map(MaybeMapped::of);
+        let maybe_mapped = maybe_mapped.map(|session| MaybeMapped::of(&node, session));
         if maybe_mapped.is_none() {
             self.seal_file(&file, Why::End);
         }
@@ -172,11 +172,18 @@ impl Fs {
         state: &SessionState,
         why: Why,
     ) -> bool {
-        // A store to a page that was stored to before the last seal changes no time; on tmpfs no
-        // store to a mapping does. Where the pages are ours, stores come to us as writes.
+        // A store to a page that was stored to before the last seal, whose ever that was, changes no
+        // time; on tmpfs no store to a mapping does. Where the pages are ours, stores come to us as
+        // writes.
         let mappable = session.mappable && file.backing.is_some();
-        let unseen = mappable && (state.sealed || self.silent_mappings);
+        let unseen = mappable && (file.node.was_sealed_since(state) || self.silent_mappings);
         unseen || (state.baseline_fresh && why == Why::Close)
+    }
+
+    /// Tells of a content that is about to be changed, while it can still be read.
+    pub(super) fn digest_before_write(&self, node: &Arc<Node>) {
+        self.observe_before_write(node);
+        self.settle_before_write(node);
     }
 
     /// Reads the content at once if there is little of it to read, or too much waits to be read. What
@@ -341,7 +348,7 @@ impl Fs {
             return Err(Errno::INVAL);
         }
         let writer = Self::writer(caller);
-        self.digest_before_first_write(node);
+        self.digest_before_write(node);
         let _tree = self.tree.read();
         self.ensure_known(node);
         let fd = self.open_node(node, OFlags::WRONLY)?;

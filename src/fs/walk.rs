@@ -373,7 +373,7 @@ impl Fs {
 
     /// While a directory is catalogued for the first time, a small file that is about to be changed
     /// is catalogued first, so that its history begins with what it was.
-    pub(super) fn digest_before_first_write(&self, node: &Arc<Node>) {
+    pub(super) fn observe_before_write(&self, node: &Arc<Node>) {
         if self.imported.load(Ordering::Relaxed) {
             return;
         }

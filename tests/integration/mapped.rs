@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::mapping::Mapping;
 use crate::mounted::{Mounted, can_mount};
-use crate::tools::{noise, sha256_of};
+use crate::tools::{noise, sha256, sha256_of};
 
 fn readable(f: &Path) -> File {
     File::options().read(true).write(true).open(f).unwrap()
@@ -98,4 +98,51 @@ fn who_asks_by_attribute_waits_for_what_a_mapping_has_left() {
         rustix::fs::getxattr(&f, name, rustix::buffer::spare_capacity(&mut digest)).unwrap();
         assert_eq!(String::from_utf8(digest).unwrap(), sha256_of(&f));
     }
+}
+
+/// A store to a page that was stored to before changes no time, even if a version came in between.
+#[test]
+fn stores_after_the_seal_of_another_session_count() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    for n in 0..50 {
+        let name = format!("f{n}");
+        let f = mounted.at(&name);
+        fs::write(&f, noise(1, 10_000)).unwrap();
+        let file = readable(&f);
+        let map = Mapping::of(&file, 10_000);
+        map.store(500, b"before");
+        let other = File::options().write(true).open(&f).unwrap();
+        other.write_at(&noise(2, 100), 0).unwrap();
+        drop(other);
+        let between = sha256_of(&f);
+        map.store(600, b"after");
+        drop(map);
+        drop(file);
+        let expected = [sha256(noise(1, 10_000)), between, sha256_of(&f)];
+        mounted.wait_for("digests", || mounted.digests(&name) == expected);
+    }
+}
+
+#[test]
+fn what_a_mapping_has_left_is_told_before_it_is_overwritten() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let f = mounted.at("f");
+    fs::write(&f, noise(1, 10_000)).unwrap();
+    let file = readable(&f);
+    let map = Mapping::of(&file, 10_000);
+    map.store(0, b"stored");
+    drop(file);
+    mounted.wait_for("end of the digest", || mounted.digests("f").last().unwrap() == "unknown");
+    map.store(0, b"again");
+    drop(map);
+    let left = sha256_of(&f);
+    fs::write(&f, noise(2, 10_000)).unwrap();
+    let expected = [sha256(noise(1, 10_000)), left, sha256(noise(2, 10_000))];
+    assert_eq!(mounted.digests("f"), expected, "{:#?}", mounted.log_of("f"));
 }
