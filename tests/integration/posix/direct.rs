@@ -43,7 +43,7 @@ fn ranges(dir: &Path, at: usize) -> (Vec<Result>, Vec<u8>) {
         (1, 511),
         (4_096, 4_095),
         (4_095, 1),
-        (1 << 30, 4_096),
+        (1 << 26, 4_096),
     ];
     let mut seen = Vec::new();
     for read in [true, false] {
