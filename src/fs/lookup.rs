@@ -60,7 +60,7 @@ impl Fs {
         let stat = stat::fstat(&fd)?;
         let root = self.nodes.root();
         if (stat.fs.dev, stat.attr.ino) == (root.dev, root.key.ino) {
-            let generation = root.key.generation;
+            let generation = root.generation();
             return Ok(Entry { node: root.id, generation, attr: stat.attr });
         }
         self.enter(fd.as_fd(), &stat).map(|(entry, _)| entry)
@@ -127,7 +127,7 @@ impl Fs {
         let (key, handle) = self.identity(fd, stat)?;
         let found = Found { key, dev: stat.fs.dev, kind: stat.attr.kind, handle };
         let node = self.nodes.enter(found);
-        let entry = Entry { node: node.id, generation: key.generation, attr: stat.attr };
+        let entry = Entry { node: node.id, generation: node.generation(), attr: stat.attr };
         Ok((entry, node))
     }
 

@@ -124,6 +124,12 @@ impl OpenState {
 }
 
 impl Node {
+    /// What tells it apart from an earlier inode with the same id. The kernel made the root by itself,
+    /// with 0, and takes one with another number for another inode.
+    pub(super) fn generation(&self) -> u64 {
+        if self.id == NodeId::ROOT { 0 } else { self.key.generation }
+    }
+
     /// The place where the node was last seen.
     pub(super) fn place(&self) -> Option<(NodeId, Name)> {
         self.place.lock().clone()
@@ -336,6 +342,13 @@ mod tests {
         assert_eq!((new.id, new.key.generation), (NodeId(7), 2));
         assert!(!table.forget(NodeId(7), 1), "the old inode's forget leaves the new one");
         assert!(table.forget(NodeId(7), 1));
+    }
+
+    #[test]
+    fn the_root_is_told_without_a_generation() {
+        let table = NodeTable::new(found(128, 5));
+        assert_eq!(table.root().generation(), 0);
+        assert_eq!(table.enter(found(7, 5)).generation(), 5);
     }
 
     #[test]
