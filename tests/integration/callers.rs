@@ -90,7 +90,7 @@ fn users_get_what_a_plain_directory_gives(
         let output = as_user(USER, "bash").args(["-c", &script, "-"]).arg(dir).output().unwrap();
         let list = must(
             Command::new("bash")
-                .args(["-c", "find . -mindepth 1 -printf '%P %y %m %U:%G %n %l\\n' | sort; getfacl -R . 2>/dev/null; cat $(find . -type f | sort)"])
+                .args(["-c", "find . -mindepth 1 -printf '%P %y %m %U:%G %n %l\\n' | sort; find . ! -type l | sort | getfacl - 2>/dev/null; cat $(find . -type f | sort)"])
                 .current_dir(dir),
         );
         format!("{}\n{list}", told(&output))
