@@ -360,6 +360,20 @@ impl Fs {
         Errno::XDEV
     }
 
+    /// The names in a directory that were refused so far.
+    fn refused_in(&self, dir: &Node) -> Vec<Vec<u8>> {
+        let refused = self.refused();
+        if refused.is_empty() {
+            return refused;
+        }
+        let Some(mut above) = self.path_of(dir) else { return Vec::new() };
+        if !above.is_empty() {
+            above.push(b'/');
+        }
+        let name = |path: Vec<u8>| path.strip_prefix(&*above).map(<[u8]>::to_vec);
+        refused.into_iter().filter_map(name).collect()
+    }
+
     fn refuse_path(&self, path: Vec<u8>) {
         let mut refused = self.refused.lock();
         if !refused.contains(&path) {

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom};
 
 use super::handle::Dir;
-use super::lookup::Keep;
+use super::lookup::{Keep, open_path};
 use super::{Entry, Errno, Fh, Fs, NodeId};
+use crate::sys::stat;
 use crate::types::Kind;
 
 /// One name in a directory.
@@ -72,13 +73,16 @@ impl Fs {
         let mut buffer = [MaybeUninit::<u8>::uninit(); 16 * 1024];
         let length = size.clamp(1024, buffer.len());
         let at_root = dir.node.id == NodeId::ROOT;
+        let refused = self.refused_in(&dir.node);
         let mut entries = RawDir::new(dir.fd.as_fd(), &mut buffer[..length]);
         let mut last = offset;
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             let next = entry.next_entry_cookie();
-            if !(at_root && name == crate::config::OWN_DIR.as_bytes()) {
+            let hidden = (at_root && name == crate::config::OWN_DIR.as_bytes())
+                || (refused.iter().any(|refused| refused == name) && self.covers(&dir, name));
+            if !hidden {
                 let kind = kind_of(entry.file_type());
                 let entry = DirEntry { name, ino: entry.ino(), kind, offset: next };
                 if add(&entry) == Room::None {
@@ -92,8 +96,8 @@ impl Fs {
         Ok(())
     }
 
-    /// As [`Fs::readdir`], with a lookup of each name that is counted if `add` took it. A name
-    /// that cannot be looked up comes without an entry.
+    /// As [`Fs::readdir`], with a lookup of each name that is counted if `add` took it; the directory
+    /// itself and the one above come without. A name that cannot be looked up is not there.
     ///
     /// # Errors
     /// The backing filesystem's.
@@ -109,13 +113,21 @@ impl Fs {
             if name.name == b"." || name.name == b".." {
                 return add(name, None);
             }
-            let entry = self.enter_name(&dir.node, name.name, Keep::Nothing).ok();
-            let room = add(name, entry.as_ref().map(|(entry, _)| entry));
-            if let (Room::None, Some((entry, _))) = (room, entry) {
+            let Ok((entry, _)) = self.enter_name(&dir.node, name.name, Keep::Nothing) else {
+                return Room::Left;
+            };
+            let room = add(name, Some(&entry));
+            if room == Room::None {
                 self.forget(entry.node, 1);
             }
             room
         })
+    }
+
+    /// Whether another filesystem is still mounted over a name.
+    fn covers(&self, dir: &Dir, name: &[u8]) -> bool {
+        let found = open_path(dir.fd.as_fd(), name).and_then(|fd| stat::fstat(&fd));
+        found.is_ok_and(|stat| self.is_foreign(&stat))
     }
 
     /// Closes a directory.

@@ -47,14 +47,11 @@ pub(super) fn attr(node: NodeId, a: &Attr) -> FileAttr {
     }
 }
 
-/// Attributes of a name that was not looked up.
-///
-/// Node 0 tells the kernel so, and fuser makes it the number in the listing, too: such a name is not
-/// seen. Of a directory itself and the one above the kernel takes the number and no more.
+/// Attributes of a directory itself and of the one above, of which the kernel takes the number and no
+/// more.
 pub(super) fn nothing(name: &DirEntry<'_>) -> FileAttr {
-    let itself = matches!(name.name, b"." | b"..");
     FileAttr {
-        ino: INodeNo(if itself { name.ino } else { 0 }),
+        ino: INodeNo(name.ino),
         size: 0,
         blocks: 0,
         atime: UNIX_EPOCH,
