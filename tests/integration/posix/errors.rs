@@ -174,7 +174,8 @@ fn a_quota_holds_for_the_user_who_writes() {
         return;
     }
     let make = || {
-        let disk = Disk::new("ext4", 64, &["-q", "-O", "quota"], "noauto")?;
+        // Without the option the limits are kept and hold for nobody.
+        let disk = Disk::new("ext4", 64, &["-q", "-O", "quota"], "usrquota")?;
         Some(disk)
     };
     if !kernel_has_quotas() {
@@ -191,6 +192,7 @@ fn a_quota_holds_for_the_user_who_writes() {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
         limit("4096");
         let filled = loner(USER).does(|| fill(&dir.join("user"), 1 << 20));
+        assert_eq!(filled.0, libc::EDQUOT);
         let made: Vec<_> = loner(USER)
             .does(|| (0..30).map(|n| fs::write(dir.join(format!("f{n}")), "").is_ok()).collect());
         let other = loner(OTHER).does(|| fs::write(dir.join("other"), vec![1; 1 << 20]).is_ok());
