@@ -8,14 +8,15 @@
 //! the mount, a *file* the catalog's identity of a document, an *entry* a name of a file over an
 //! interval of *sequence numbers*, the catalog's clock. An *open session* is an open file handle; to
 //! *seal* it is to fix its content and attributes as a *version*. The newest version of a live file
-//! is its *head*: its content is the file itself. A *writer* is who caused a change.
+//! is its *head*: its content is the file itself. To *preserve* it is to keep that content before something
+//! destroys it, as an *object* in the *store*. A *writer* is who caused a change.
 //!
 //! # Layers
 //! Imports go to the right only:
 //!
 //! ```text
-//! main > cli > daemon > fuse    > fs > catalog > sys > types, clock, config, file_id, timespec
-//!                     > control >      catalog > sys > ...
+//! main > cli > daemon > fuse    > fs > catalog, store > sys > types, clock, config, file_id, timespec
+//!                     > control >      catalog, store > sys > ...
 //! ```
 //!
 //! | room | what is in it |
@@ -23,13 +24,14 @@
 //! | [`fuse`] | requests of the kernel: decode, call `fs`, reply; mounting |
 //! | [`fs`] | what each operation does on the backing directory; sessions, seals, the walk |
 //! | [`catalog`] | the temporal tree in SQLite: one writer, many readers |
+//! | [`store`] | preserved content, by its digest |
 //! | [`control`] | the Unix socket between the command line and the daemon; who may see what |
 //! | [`daemon`] | the only wiring: start, serve, stop, in order |
 //! | [`cli`] | one file per command |
 //! | [`sys`] | raw system calls, the only `unsafe` |
 //!
 //! Writes go one way: kernel → `fuse` → `fs` → backing directory, and in the same operation `fs` →
-//! `catalog`. Everyone else reads the catalog, and `fs` never waits for a reader.
+//! `catalog`, and before it, where content would be lost, `fs` → `store`. Everyone else reads the catalog, and `fs` never waits for a reader.
 //!
 //! # How a file is opened
 //! | open | kernel flags | why |
@@ -56,6 +58,7 @@ pub mod daemon;
 pub mod file_id;
 pub mod fs;
 pub mod fuse;
+pub mod store;
 pub mod sys;
 pub mod timespec;
 pub mod types;

@@ -281,6 +281,62 @@ impl<'de> Deserialize<'de> for ContentHash {
     }
 }
 
+/// Names content that was preserved but not taken in yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IncomingId(pub u64);
+
+/// Why the content of a version was not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loss {
+    /// It was replaced or deleted while nothing was to be kept, or around the mount.
+    Unseen,
+    /// The backing filesystem cannot share blocks, and it was too large to be copied.
+    TooLarge,
+    /// There was too little space left.
+    NoSpace,
+    /// It could not be copied.
+    Failed,
+    /// Somebody who had the file open already wrote over it.
+    Overwritten,
+    /// It was given up to make room.
+    Pruned,
+}
+
+impl Loss {
+    const ALL: [Self; 6] = [
+        Self::Unseen,
+        Self::TooLarge,
+        Self::NoSpace,
+        Self::Failed,
+        Self::Overwritten,
+        Self::Pruned,
+    ];
+
+    /// The number in the catalog.
+    pub fn code(self) -> u8 {
+        self as u8 + 16
+    }
+
+    /// The inverse of [`Loss::code`].
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code).checked_sub(16)?).copied()
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unseen => "replaced unseen",
+            Self::TooLarge => "too large to copy",
+            Self::NoSpace => "no space",
+            Self::Failed => "copy failed",
+            Self::Overwritten => "overwritten while open",
+            Self::Pruned => "pruned",
+        })
+    }
+}
+
 /// Where a version came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -350,6 +406,9 @@ mod tests {
             }
             if let Some(origin) = Origin::from_code(code) {
                 assert_eq!(origin.code(), code);
+            }
+            if let Some(loss) = Loss::from_code(code) {
+                assert_eq!(loss.code(), code);
             }
         }
     }

@@ -12,13 +12,23 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["types"]),
     ("sys", &["types"]),
     ("catalog", &["sys", "types", "clock"]),
-    ("fs", &["catalog", "sys", "types", "clock", "config", "file_id"]),
+    ("store", &["sys", "types"]),
+    ("fs", &["catalog", "store", "sys", "types", "clock", "config", "file_id"]),
     ("fuse", &["fs", "sys", "types", "clock", "config"]),
-    ("control", &["catalog", "sys", "types", "clock", "config", "file_id", "timespec"]),
-    ("daemon", &["fuse", "control", "fs", "catalog", "sys", "types", "clock", "config", "file_id"]),
+    ("control", &["catalog", "store", "sys", "types", "clock", "config", "file_id", "timespec"]),
+    (
+        "daemon",
+        &[
+            "fuse", "control", "fs", "catalog", "store", "sys", "types", "clock", "config",
+            "file_id",
+        ],
+    ),
     (
         "cli",
-        &["daemon", "control", "catalog", "sys", "types", "clock", "config", "file_id", "timespec"],
+        &[
+            "daemon", "control", "catalog", "store", "sys", "types", "clock", "config", "file_id",
+            "timespec",
+        ],
     ),
 ];
 

@@ -1,0 +1,391 @@
+//! Objects: whole contents, each a file that is named by its digest.
+//!
+//! Owns `store/incoming/`, where content is preserved before it is looked at, and `store/objects/`, where
+//! it stays. Both lie on the backing filesystem, so that an inode can be moved in and blocks can be
+//! shared. What is in `objects` was read whole, and had the digest that is its name.
+//!
+//! # Order of steps
+//! `into incoming → what destroys the content → (later) read → sync of what was copied → owner and mode
+//! → into objects`. A crash leaves the content in `incoming`, where the next start finds it and takes
+//! it in; at worst it is there although nothing was destroyed, and becomes an object beside the live
+//! file. What had been on the disk stays on the disk; of a copy, a power cut can take what was not
+//! synced yet, and then its digest tells.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
+use sha2::{Digest, Sha256};
+
+use crate::sys::{Errno, stat};
+use crate::types::{ContentHash, IncomingId};
+
+/// Bytes read or copied at a time.
+const CHUNK: usize = 1 << 20;
+
+/// Why there is no store.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use the store directory `{name}`")]
+pub struct StoreError {
+    /// The directory.
+    name: &'static str,
+    /// The filesystem's reason.
+    source: Errno,
+}
+
+/// Why content was not copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyError {
+    /// It cannot share blocks, and is larger than what may be copied.
+    TooLarge,
+    /// The filesystem's reason.
+    Failed(Errno),
+}
+
+impl From<Errno> for CopyError {
+    fn from(error: Errno) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The preserved content of one backing directory.
+#[derive(Debug)]
+pub struct Store {
+    incoming: OwnedFd,
+    objects: OwnedFd,
+    next: AtomicU64,
+}
+
+impl Store {
+    /// Opens the store in `own`, Horace's own directory on the backing filesystem, made if missing.
+    ///
+    /// # Errors
+    /// If a directory cannot be made or read.
+    pub fn open(own: BorrowedFd<'_>) -> Result<Self, StoreError> {
+        let store = open_dir(own, "store")?;
+        let incoming = open_dir(store.as_fd(), "incoming")?;
+        let objects = open_dir(store.as_fd(), "objects")?;
+        let this = Self { incoming, objects, next: AtomicU64::new(1) };
+        let left = this.incoming().map_err(|source| StoreError { name: "incoming", source })?;
+        let last = left.iter().map(|id| id.0).max().unwrap_or(0);
+        this.next.store(last + 1, Ordering::Relaxed);
+        Ok(this)
+    }
+
+    /// Keeps new names apart from those that somebody still remembers.
+    pub fn skip_to(&self, after: IncomingId) {
+        self.next.fetch_max(after.0 + 1, Ordering::Relaxed);
+    }
+
+    /// Everything that waits to be taken in.
+    ///
+    /// # Errors
+    /// The filesystem's.
+    pub fn incoming(&self) -> Result<Vec<IncomingId>, Errno> {
+        let mut found = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.incoming)? {
+            let entry = entry?;
+            if let Some(id) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) {
+                found.push(IncomingId(id));
+            }
+        }
+        Ok(found)
+    }
+
+    fn new_id(&self) -> IncomingId {
+        IncomingId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Moves a name in, and with it its inode.
+    ///
+    /// # Errors
+    /// The filesystem's; the name is where it was then.
+    pub fn move_in(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<IncomingId, Errno> {
+        let id = self.new_id();
+        rustix::fs::renameat(dir, name, &self.incoming, &*incoming_name(id))?;
+        Ok(id)
+    }
+
+    /// Gives an inode, which may be open by `O_PATH`, another name among the incoming.
+    ///
+    /// # Errors
+    /// The filesystem's.
+    pub fn link_in(&self, inode: impl AsFd) -> Result<IncomingId, Errno> {
+        let id = self.new_id();
+        let (path, follow) = (stat::proc_name(&inode), AtFlags::SYMLINK_FOLLOW);
+        rustix::fs::linkat(CWD, path, &self.incoming, &*incoming_name(id), follow)?;
+        Ok(id)
+    }
+
+    /// Copies the content of a file that is open for reading: by sharing its blocks, else byte by
+    /// byte if there are at most `limit`.
+    ///
+    /// # Errors
+    /// [`CopyError::TooLarge`]; the filesystem's.
+    pub fn copy_in(&self, file: BorrowedFd<'_>, limit: u64) -> Result<IncomingId, CopyError> {
+        let id = self.new_id();
+        let name = incoming_name(id);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let private = Mode::from_raw_mode(0o400);
+        let copy = rustix::fs::openat(&self.incoming, &*name, flags, private)?;
+        let copied = share(file, &copy).or_else(|_| copy_bytes(file, &copy, limit));
+        if let Err(error) = copied {
+            self.discard(id);
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    /// Forgets what need not be kept.
+    pub fn discard(&self, id: IncomingId) {
+        let name = incoming_name(id);
+        if let Err(error) = rustix::fs::unlinkat(&self.incoming, &*name, AtFlags::empty())
+            && error != Errno::NOENT
+        {
+            tracing::warn!(%error, id = id.0, "cannot remove what need not be kept");
+        }
+    }
+
+    /// Opens what waits to be taken in.
+    ///
+    /// # Errors
+    /// `ENOENT` once it was taken in or discarded; the filesystem's.
+    pub fn open_incoming(&self, id: IncomingId) -> Result<OwnedFd, Errno> {
+        rustix::fs::openat(&self.incoming, &*incoming_name(id), READ, Mode::empty())
+    }
+
+    /// Makes an object of what was preserved, and returns its digest and size in bytes. Nobody may
+    /// be changing it any more. Asks `go_on` between reads.
+    ///
+    /// # Errors
+    /// `EINTR` if it is not to go on; the filesystem's.
+    pub fn take_in(
+        &self,
+        id: IncomingId,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<(ContentHash, u64), Errno> {
+        let file = self.open_incoming(id)?;
+        let (hash, size) = read_whole(file.as_fd(), go_on)?;
+        rustix::fs::fdatasync(&file)?;
+        // It is history's from now on: no user's quota, and nobody's to read.
+        match rustix::fs::fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT)) {
+            // Where a user mounts for himself, it stays his.
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => return Err(error),
+        }
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o400))?;
+        let (dir, name) = self.place(hash, Make::Yes)?;
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        let from = incoming_name(id);
+        match rustix::fs::renameat_with(&self.incoming, &*from, &dir, &*name, flags) {
+            Ok(()) => {}
+            // The same bytes are there already.
+            Err(Errno::EXIST) => self.discard(id),
+            Err(Errno::INVAL) => rustix::fs::renameat(&self.incoming, &*from, &dir, &*name)?,
+            Err(error) => return Err(error),
+        }
+        Ok((hash, size))
+    }
+
+    /// Opens an object for reading. Its bytes are to be checked by whoever reads them.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is none; the filesystem's.
+    pub fn open_object(&self, hash: ContentHash) -> Result<OwnedFd, Errno> {
+        let (dir, name) = self.place(hash, Make::No)?;
+        rustix::fs::openat(dir, &*name, READ, Mode::empty())
+    }
+
+    /// Removes an object.
+    ///
+    /// # Errors
+    /// The filesystem's, but for that it was gone already.
+    pub fn remove(&self, hash: ContentHash) -> Result<(), Errno> {
+        let removed = self
+            .place(hash, Make::No)
+            .and_then(|(dir, name)| rustix::fs::unlinkat(dir, &*name, AtFlags::empty()));
+        match removed {
+            Err(Errno::NOENT) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The directory of an object, and its name there.
+    fn place(&self, hash: ContentHash, make: Make) -> Result<(OwnedFd, String), Errno> {
+        let text = hash.to_string();
+        let (dir, name) = text.split_at(2);
+        if make == Make::Yes {
+            match rustix::fs::mkdirat(&self.objects, dir, PRIVATE_DIR) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((rustix::fs::openat(&self.objects, dir, DIR, Mode::empty())?, name.into()))
+    }
+}
+
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIR: OFlags = READ.union(OFlags::DIRECTORY);
+const PRIVATE_DIR: Mode = Mode::RWXU;
+
+/// Whether a directory that is missing is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Make {
+    Yes,
+    No,
+}
+
+fn open_dir(at: BorrowedFd<'_>, name: &'static str) -> Result<OwnedFd, StoreError> {
+    let open = || {
+        match rustix::fs::mkdirat(at, name, PRIVATE_DIR) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+        rustix::fs::openat(at, name, DIR, Mode::empty())
+    };
+    open().map_err(|source| StoreError { name, source })
+}
+
+fn incoming_name(id: IncomingId) -> String {
+    id.0.to_string()
+}
+
+/// Has `copy` share the blocks of `file`.
+fn share(file: BorrowedFd<'_>, copy: &OwnedFd) -> Result<(), CopyError> {
+    rustix::fs::ioctl_ficlone(copy, file)?;
+    Ok(())
+}
+
+fn copy_bytes(file: BorrowedFd<'_>, copy: &OwnedFd, limit: u64) -> Result<(), CopyError> {
+    if stat::fstat(file)?.attr.size > limit {
+        return Err(CopyError::TooLarge);
+    }
+    let mut buffer = vec![0; CHUNK.min(usize::try_from(limit).unwrap_or(CHUNK)).max(1)];
+    let mut offset = 0;
+    loop {
+        let n = read_some(file, &mut buffer, offset)?;
+        if n == 0 {
+            return Ok(());
+        }
+        let mut rest = &buffer[..n];
+        while !rest.is_empty() {
+            let written = rustix::io::pwrite(copy, rest, offset)?;
+            offset += written as u64;
+            rest = &rest[written..];
+        }
+    }
+}
+
+fn read_whole(file: BorrowedFd<'_>, go_on: &dyn Fn() -> bool) -> Result<(ContentHash, u64), Errno> {
+    let size = usize::try_from(stat::fstat(file)?.attr.size).unwrap_or(CHUNK);
+    let mut buffer = vec![0; (size + 1).min(CHUNK)];
+    let mut hasher = Sha256::new();
+    let mut offset = 0;
+    loop {
+        let n = read_some(file, &mut buffer, offset)?;
+        if n == 0 {
+            return Ok((hasher.into(), offset));
+        }
+        hasher.update(&buffer[..n]);
+        offset += n as u64;
+        if !go_on() {
+            return Err(Errno::INTR);
+        }
+    }
+}
+
+fn read_some(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    loop {
+        match rustix::io::pread(file, &mut *buffer, offset) {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::Read;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let own = File::open(dir.path()).unwrap();
+        let store = Store::open(own.as_fd()).unwrap();
+        (dir, store)
+    }
+
+    fn bytes(fd: OwnedFd) -> Vec<u8> {
+        let mut found = Vec::new();
+        File::from(fd).read_to_end(&mut found).unwrap();
+        found
+    }
+
+    #[test]
+    fn content_comes_in_by_move_link_or_copy_and_is_had_by_its_digest() {
+        let (dir, store) = store();
+        let path = dir.path().join("f");
+        let at = File::open(dir.path()).unwrap();
+        for (content, how) in [("moved", 0), ("linked", 1), ("copied", 2)] {
+            std::fs::write(&path, content).unwrap();
+            let file = File::open(&path).unwrap();
+            let id = match how {
+                0 => store.move_in(at.as_fd(), b"f").unwrap(),
+                1 => store.link_in(&file).unwrap(),
+                _ => store.copy_in(file.as_fd(), 100).unwrap(),
+            };
+            assert_eq!(path.exists(), how != 0);
+            assert_eq!(bytes(store.open_incoming(id).unwrap()), content.as_bytes());
+            let (hash, size) = store.take_in(id, &|| true).unwrap();
+            assert_eq!(size, content.len() as u64);
+            assert_eq!(bytes(store.open_object(hash).unwrap()), content.as_bytes());
+            assert_eq!(store.open_incoming(id).unwrap_err(), Errno::NOENT);
+            store.remove(hash).unwrap();
+            store.remove(hash).unwrap();
+            assert_eq!(store.open_object(hash).unwrap_err(), Errno::NOENT);
+            let _ = std::fs::remove_file(&path);
+        }
+        assert!(store.incoming().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_same_bytes_are_one_object() {
+        let (dir, store) = store();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "twice").unwrap();
+        let file = File::open(&path).unwrap();
+        let ids = [0, 1].map(|_| store.copy_in(file.as_fd(), 100).unwrap());
+        let taken = ids.map(|id| store.take_in(id, &|| true).unwrap());
+        assert_eq!(taken[0], taken[1]);
+        assert!(store.incoming().unwrap().is_empty());
+        assert_eq!(bytes(store.open_object(taken[0].0).unwrap()), b"twice");
+    }
+
+    #[test]
+    fn what_a_crash_left_is_found_and_its_name_not_used_again() {
+        let (dir, store) = store();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "left").unwrap();
+        let id = store.copy_in(File::open(&path).unwrap().as_fd(), 100).unwrap();
+        drop(store);
+        let store = Store::open(File::open(dir.path()).unwrap().as_fd()).unwrap();
+        assert_eq!(store.incoming().unwrap(), [id]);
+        let next = store.copy_in(File::open(&path).unwrap().as_fd(), 100).unwrap();
+        assert!(next > id);
+        assert_eq!(store.take_in(id, &|| false).unwrap_err(), Errno::INTR);
+        assert_eq!(store.incoming().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_copy_has_its_limit() {
+        let (dir, store) = store();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "too much").unwrap();
+        let file = File::open(&path).unwrap();
+        let copied = store.copy_in(file.as_fd(), 7);
+        // Where blocks can be shared there is none.
+        assert!(matches!(copied, Ok(_) | Err(CopyError::TooLarge)), "{copied:?}");
+        assert_eq!(store.incoming().unwrap().len(), usize::from(copied.is_ok()));
+    }
+}
