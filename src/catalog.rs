@@ -16,6 +16,7 @@ mod checkpoint;
 pub mod event;
 mod history;
 mod observe;
+mod preserve;
 mod queue;
 pub mod read;
 mod rows;
@@ -34,6 +35,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 
 pub use history::{ChangeInfo, Content, VersionInfo};
+pub use preserve::Source;
 pub use read::{Located, NodeInfo, Reader, When, components};
 pub use rows::ChangeOp;
 pub use tree::Descend;

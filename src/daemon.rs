@@ -26,6 +26,7 @@ use crate::control::registry::{self, Registration};
 use crate::control::{Server, ServerConfig};
 use crate::fs::{Fs, Options, Writes};
 use crate::fuse::session::{PassthroughStatus, Session, Unmount, is_dead, unmount};
+use crate::store::Store;
 use crate::sys;
 use host::MountHost;
 use lock::BackingLock;
@@ -67,13 +68,14 @@ pub fn run(
     let catalog = Catalog::open(&state_path)
         .with_context(|| format!("state directory {}", config.state_dir().display()))?;
     let catalog = Arc::new(catalog);
-    if config.keep == Keep::Content {
-        tracing::debug!("replaced content is not kept yet");
-    }
+    let store = match config.keep {
+        Keep::Content => open_store(&backing),
+        Keep::None => None,
+    };
     let options = fs_options(&config, descriptors);
     let trial = trial_file(&backing);
     let probe = trial.as_ref().map(AsFd::as_fd);
-    let fs = Fs::new(backing, probe, Arc::clone(&catalog), options)
+    let fs = Fs::new(backing, probe, Arc::clone(&catalog), store, options)
         .context("cannot serve the directory")?;
     let threads = threads(&config);
     let session = Session::mount(Arc::clone(&fs), &config, threads, trial)?;
@@ -287,6 +289,26 @@ fn open_state_dir(config: &MountConfig, backing: &OwnedFd) -> anyhow::Result<Own
         );
     }
     rustix::fs::open(&real, flags, Mode::empty()).with_context(describe)
+}
+
+/// Opens the store beside what it preserves; a directory that cannot have one is served without.
+fn open_store(backing: &OwnedFd) -> Option<Arc<Store>> {
+    let open = || {
+        match rustix::fs::mkdirat(backing, OWN_DIR, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(sys::Errno::EXIST) => {}
+            Err(error) => return Err(anyhow::Error::from(error)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let own = rustix::fs::openat(backing, OWN_DIR, flags, Mode::empty())?;
+        Ok(Store::open(own.as_fd())?)
+    };
+    match open() {
+        Ok(store) => Some(Arc::new(store)),
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), "content that is replaced is not kept");
+            None
+        }
+    }
 }
 
 fn fs_options(config: &MountConfig, descriptors: u64) -> Options {

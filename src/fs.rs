@@ -20,10 +20,12 @@ mod fds;
 mod handle;
 mod hashing;
 mod io;
+mod keeper;
 mod lookup;
 mod mapped;
 mod node;
 mod pending;
+mod preserve;
 mod privileges;
 pub mod reconcile;
 mod remove;
@@ -41,6 +43,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::catalog::Catalog;
 use crate::catalog::event::{Event, Found as FoundContent, Op, Place};
 use crate::config::{IoMode, OWN_DIR};
+use crate::store::Store;
 use crate::sys::handle::{self as file_handle, HandleUse};
 use crate::sys::stat::{self, FsId, Stat};
 use crate::sys::{self, Errno};
@@ -68,6 +71,7 @@ const TICK_NS: i64 = 20_000_000;
 const TMPFS: i64 = 0x0102_1994;
 const RAMFS: i64 = 0x8584_58f6;
 const FUSE: i64 = 0x6573_5546;
+const ZFS: i64 = 0x2fc1_2fc1;
 
 /// What the kernel gets to know of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +107,10 @@ pub struct Options {
     pub writes: Writes,
     /// Content up to this size is read at once when a session is sealed, more in the background.
     pub read_at_close: u64,
+    /// Where blocks cannot be shared, content up to this size is copied before it is cut off.
+    pub copied: u64,
+    /// The same for content that may be changed in place, and is copied when it is opened.
+    pub copied_at_open: u64,
 }
 
 impl Default for Options {
@@ -115,6 +123,8 @@ impl Default for Options {
             readers: 2,
             writes: Writes::Later,
             read_at_close: 1 << 20,
+            copied: 64 << 20,
+            copied_at_open: 1 << 20,
         }
     }
 }
@@ -147,6 +157,9 @@ pub struct Fs {
     handles: Handles,
     options: Options,
     catalog: Arc<Catalog>,
+    /// Where content is preserved, if it is.
+    store: Option<Arc<Store>>,
+    keeper: keeper::Keeper,
     nodes: NodeTable,
     fds: FdCache,
     files: HandleTable<File>,
@@ -175,11 +188,12 @@ pub struct Fs {
 impl Fs {
     /// Serves the directory `root` (open for reading, not `O_PATH`) and tells `catalog` about it.
     /// `probe` is some regular file on the same filesystem whose times may be changed, to find out
-    /// how fine they are.
+    /// how fine they are. What is destroyed is preserved in `store`, if there is one.
     pub fn new(
         root: OwnedFd,
         probe: Option<BorrowedFd<'_>>,
         catalog: Arc<Catalog>,
+        store: Option<Arc<Store>>,
         options: Options,
     ) -> Result<Arc<Self>, Errno> {
         let stat = stat::fstat(&root)?;
@@ -196,6 +210,8 @@ impl Fs {
             fds: FdCache::new(options.descriptors),
             imported: AtomicBool::new(catalog.past().imported),
             catalog,
+            store,
+            keeper: keeper::Keeper::default(),
             nodes: NodeTable::new(found),
             files: HandleTable::default(),
             dirs: HandleTable::default(),
@@ -216,6 +232,7 @@ impl Fs {
         });
         fs.hashers.start(readers).map_err(thread_error)?;
         mapped::start(&fs).map_err(thread_error)?;
+        keeper::start(&fs).map_err(thread_error)?;
         fs.push(None, Op::Root { inode: Inode { key, attr: stat.attr } });
         Ok(fs)
     }

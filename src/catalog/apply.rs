@@ -12,7 +12,7 @@ use crate::types::{ContentHash, FileId, Inode, InodeKey, Kind, Name, Origin, Wri
 /// One event being applied.
 pub(super) struct Apply<'r, 'a> {
     pub(super) rows: &'r mut Rows<'a>,
-    time_ns: i64,
+    pub(super) time_ns: i64,
     writer: Option<&'r Writer>,
 }
 
@@ -29,8 +29,11 @@ pub(super) fn apply(rows: &mut Rows<'_>, event: &Event) -> rusqlite::Result<()> 
         Op::Rename { from, to, inode, replaced } => this.rename(from, to, inode, *replaced),
         Op::Exchange { a, b } => this.exchange(a, b),
         Op::Attr { inode } => this.attr(inode),
-        Op::Seal { inode, session, digest } => this.seal(inode, *session, *digest),
-        Op::Digest { session, read } => this.digest(*session, read.as_ref()),
+        Op::Seal { inode, session, digest, prefix } => this.seal(inode, *session, *digest, *prefix),
+        Op::Digest { session, read, prefix } => this.digest(*session, read.as_ref(), *prefix),
+        Op::Preserve { key, kept } => this.preserve(*key, *kept),
+        Op::Stored { id, content } => this.stored(*id, *content),
+        Op::Dropped { hash } => this.dropped(*hash),
         Op::End { session, left } => {
             this.end_session(*session, *left);
             Ok(())
@@ -372,6 +375,9 @@ impl Apply<'_, '_> {
                 made.versions.push((target.id, number));
                 target.sealed_by = Some(session);
             }
+        }
+        if source.head > 0 {
+            self.rows.insert_continued((source.id, source.head), (target.id, target.head))?;
         }
         let stamp = source.stamp;
         self.rows.end(source, seq);

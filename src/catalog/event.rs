@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use crate::types::{ContentHash, Inode, InodeKey, Name, Origin, SessionId, Writer};
+use crate::types::{
+    ContentHash, IncomingId, Inode, InodeKey, Loss, Name, Origin, SessionId, Writer,
+};
 
 /// One thing that happened, with when and by whom.
 #[derive(Debug, Clone)]
@@ -57,6 +59,24 @@ pub enum Born {
     Empty,
     /// A symlink to these bytes.
     Target(Box<[u8]>),
+}
+
+/// The beginning of a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefix {
+    /// So many bytes.
+    pub size: u64,
+    /// Their digest.
+    pub hash: ContentHash,
+}
+
+/// What became of a content that is about to be destroyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It is among what the store is to take in.
+    Incoming(IncomingId),
+    /// It is lost.
+    Lost(Loss),
 }
 
 /// What happened.
@@ -125,6 +145,8 @@ pub enum Op {
         session: SessionId,
         /// The digest; `None` if it follows by [`Op::Digest`].
         digest: Option<ContentHash>,
+        /// What the content begins with, if the session has only appended.
+        prefix: Option<Prefix>,
     },
     /// The digest of a version that was sealed without one.
     Digest {
@@ -133,6 +155,27 @@ pub enum Op {
         /// The file when it was read, and its digest; `None` if the bytes were gone before they
         /// could be read.
         read: Option<(Inode, ContentHash)>,
+        /// What the content begins with, if the session has only appended.
+        prefix: Option<Prefix>,
+    },
+    /// The content of a file's newest version is about to be destroyed, and was kept, or not.
+    Preserve {
+        /// Which file.
+        key: InodeKey,
+        /// Whether.
+        kept: Kept,
+    },
+    /// What was kept has become an object.
+    Stored {
+        /// Under which name it was kept.
+        id: IncomingId,
+        /// Its digest and size in bytes; `None` if there was nothing.
+        content: Option<(ContentHash, u64)>,
+    },
+    /// An object was given up.
+    Dropped {
+        /// Which.
+        hash: ContentHash,
     },
     /// A session is over; nothing more comes from it.
     End {

@@ -6,10 +6,11 @@ use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::preserve::{SOURCE_COLUMNS, Source};
 use super::read::Reader;
 use super::rows::{ChangeOp, get_hash, get_u64};
 use super::{CatalogError, When};
-use crate::types::{ContentHash, FileId, Kind, Name, Origin, Seq, Writer};
+use crate::types::{ContentHash, FileId, Kind, Loss, Name, Origin, Seq, Writer};
 
 /// Where the content of a version can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -17,6 +18,10 @@ use crate::types::{ContentHash, FileId, Kind, Name, Origin, Seq, Writer};
 pub enum Content {
     /// It is the live file.
     Head,
+    /// It was kept.
+    Object,
+    /// It is what the next version of its file begins with.
+    Prefix,
     /// Nowhere: it was not kept.
     None,
 }
@@ -49,7 +54,21 @@ pub struct VersionInfo {
     /// Who wrote it; `None` for what was found.
     pub writer: Option<Writer>,
     /// Where its content is.
-    pub content: Content,
+    pub source: Source,
+}
+
+impl VersionInfo {
+    /// Where its content is, and why it is lost.
+    pub fn content(&self) -> (Content, Option<Loss>) {
+        match self.source {
+            Source::Head => (Content::Head, None),
+            Source::Empty | Source::Object(_) | Source::Incoming(_) | Source::Continued(..) => {
+                (Content::Object, None)
+            }
+            Source::Prefix => (Content::Prefix, None),
+            Source::Lost(loss) => (Content::None, Some(loss)),
+        }
+    }
 }
 
 /// One row of the log.
@@ -131,16 +150,16 @@ impl Reader {
     /// # Errors
     /// If the catalog cannot be read.
     pub fn versions(&mut self, file: FileId) -> Result<Vec<VersionInfo>, CatalogError> {
-        let sql = "SELECT v.file, v.number, v.seq, c.time_ns, v.size, v.mtime_ns, v.mode, v.uid,
-                          v.gid, v.sha256, v.origin,
-                          f.head = v.number AND f.ended_seq IS NULL,
-                          w.uid, w.gid, w.pid, w.comm
-                   FROM version v JOIN change c ON c.seq = v.seq JOIN file f ON f.id = v.file
-                   LEFT JOIN writer w ON w.id = c.writer
-                   WHERE v.file = ?1 ORDER BY v.number";
-        let versions = self
+        let sql = format!(
+            "SELECT v.file, v.number, v.seq, c.time_ns, v.size, v.mtime_ns, v.mode, v.uid, v.gid,
+                    v.sha256, v.origin, w.uid, w.gid, w.pid, w.comm, {SOURCE_COLUMNS}
+             FROM version v JOIN change c ON c.seq = v.seq JOIN file f ON f.id = v.file
+             LEFT JOIN writer w ON w.id = c.writer
+             WHERE v.file = ?1 ORDER BY v.number"
+        );
+        let mut versions: Vec<VersionInfo> = self
             .db
-            .prepare_cached(sql)?
+            .prepare_cached(&sql)?
             .query_map([file.0.cast_signed()], |row| {
                 Ok(VersionInfo {
                     file: FileId(get_u64(row, 0)?),
@@ -154,11 +173,14 @@ impl Reader {
                     gid: row.get(8)?,
                     hash: get_hash(row, 9)?,
                     origin: Origin::from_code(row.get(10)?).unwrap_or(Origin::External),
-                    content: if row.get(11)? { Content::Head } else { Content::None },
-                    writer: writer_from_row(row, 12)?,
+                    writer: writer_from_row(row, 11)?,
+                    source: Source::from_row(row, 15)?,
                 })
             })?
             .collect::<Result<_, _>>()?;
+        for version in &mut versions {
+            version.source = self.unless_lost(version.source)?;
+        }
         Ok(versions)
     }
 

@@ -80,6 +80,10 @@ pub struct Totals {
     pub entries: u64,
     /// Versions of all files, live or not.
     pub versions: u64,
+    /// Contents that were preserved, each counted once.
+    pub objects: u64,
+    /// Their sizes in bytes.
+    pub object_bytes: u64,
 }
 
 /// A read-only connection to a catalog.
@@ -149,7 +153,9 @@ impl Reader {
         let count = |table: &str| {
             self.db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| get_u64(row, 0))
         };
-        Ok(Totals { entries: count("entry")?, versions: count("version")? })
+        let (objects, object_bytes) = self.objects()?;
+        let (entries, versions) = (count("entry")?, count("version")?);
+        Ok(Totals { entries, versions, objects, object_bytes })
     }
 
     /// The last change at or before a time; `None` before the first.

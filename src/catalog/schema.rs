@@ -121,6 +121,35 @@ CREATE TABLE epoch (
     seq INTEGER PRIMARY KEY,
     time_ns INTEGER NOT NULL
 ) STRICT;
+", "
+-- Preserved content, by its digest.
+CREATE TABLE object (
+    sha256 BLOB PRIMARY KEY,
+    size INTEGER NOT NULL,
+    stored_ns INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX object_by_age ON object (stored_ns);
+
+-- Content that was preserved and waits to become an object.
+CREATE TABLE incoming (
+    id INTEGER PRIMARY KEY,
+    file INTEGER NOT NULL,
+    number INTEGER NOT NULL
+) STRICT;
+CREATE INDEX incoming_by_version ON incoming (file, number);
+
+-- Heads that became versions of the files they were moved over, and whose content went on there.
+CREATE TABLE continued (
+    file INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    to_file INTEGER NOT NULL,
+    to_number INTEGER NOT NULL,
+    PRIMARY KEY (file, number)
+) STRICT, WITHOUT ROWID;
+
+-- What became of the content of a version that is no head any more: 1 an object, 2 it is the beginning
+-- of the next version, from 16 on why it is lost. NULL was never asked for.
+ALTER TABLE version ADD COLUMN kept INTEGER;
 "];
 
 /// The newest schema this program knows.
@@ -195,4 +224,28 @@ fn migrate(db: &mut Connection, found: i64) -> rusqlite::Result<()> {
     }
     tx.pragma_update(None, "user_version", i64::try_from(VERSION).unwrap_or(i64::MAX))?;
     tx.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_catalog_of_every_older_schema_is_brought_up_to_date() {
+        for taken in 0..VERSION {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("catalog.db");
+            let mut old = Connection::open(&path).unwrap();
+            let tx = old.transaction().unwrap();
+            MIGRATIONS[..taken].iter().for_each(|step| tx.execute_batch(step).unwrap());
+            tx.pragma_update(None, "user_version", i64::try_from(taken).unwrap()).unwrap();
+            tx.commit().unwrap();
+            drop(old);
+            let db = open_writer(&path).unwrap();
+            assert_eq!(user_version(&db).unwrap(), i64::try_from(VERSION).unwrap());
+            let columns = "SELECT count(*) FROM pragma_table_info('version') WHERE name = 'kept'";
+            let found: i64 = db.query_row(columns, [], |row| row.get(0)).unwrap();
+            assert_eq!(found, 1, "from schema {taken}");
+        }
+    }
 }

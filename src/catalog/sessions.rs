@@ -4,6 +4,7 @@
 //! none. A session is remembered from its first seal until nothing more can come from it.
 
 use super::apply::Apply;
+use super::event::Prefix;
 use super::rows::{ChangeOp, FileRow, HeadHash};
 use crate::types::{ContentHash, Inode, InodeKey, SessionId};
 
@@ -13,6 +14,7 @@ impl Apply<'_, '_> {
         inode: &Inode,
         session: SessionId,
         digest: Option<ContentHash>,
+        prefix: Option<Prefix>,
     ) -> rusqlite::Result<()> {
         let Some(mut file) = self.sealed_file(inode)? else { return Ok(()) };
         let made = self.rows.state.sessions.entry(session).or_default();
@@ -28,8 +30,15 @@ impl Apply<'_, '_> {
             let made = self.rows.state.sessions.entry(session).or_default();
             made.versions.push((file.id, number));
             self.rows.put(file);
+            if file.ended.is_some() {
+                self.rows.move_incoming(file.id, number)?;
+            }
+            if let Some(prefix) = prefix {
+                self.rows.keep_as_prefix(file.id, number - 1, prefix)?;
+            }
             return self.record_with(ChangeOp::Write, file.id, None, Some(number));
         }
+        self.rows.unkeep(file.id, file.head)?;
         self.rows.put(file);
         self.same_bytes(&before, inode)
     }
@@ -66,6 +75,7 @@ impl Apply<'_, '_> {
         }
         if digest.is_some() && digest == self.rows.version_hash(file.id, file.head - 1)? {
             self.rows.retract_version(&mut file)?;
+            self.rows.unkeep(file.id, file.head)?;
             self.rows.put(file);
             return self.same_bytes(&before, inode);
         }
@@ -89,6 +99,7 @@ impl Apply<'_, '_> {
         &mut self,
         session: SessionId,
         read: Option<&(Inode, ContentHash)>,
+        prefix: Option<Prefix>,
     ) -> rusqlite::Result<()> {
         let Some(made) = self.rows.state.sessions.get_mut(&session) else { return Ok(()) };
         made.awaited = made.awaited.saturating_sub(1);
@@ -109,12 +120,16 @@ impl Apply<'_, '_> {
                 }
                 if number > 1 && self.rows.version_hash(id, number - 1)? == Some(digest) {
                     self.rows.retract_version(&mut file)?;
+                    self.rows.unkeep(file.id, file.head)?;
                     self.rows.put(file);
                     continue;
                 }
                 self.rows.put(file);
             }
             self.rows.fill_hash(id, number, digest)?;
+            if let Some(prefix) = prefix {
+                self.rows.keep_as_prefix(id, number - 1, prefix)?;
+            }
         }
         Ok(())
     }

@@ -91,7 +91,7 @@ impl World {
 
     fn seal_as(&mut self, session: u64, ino: u64, digest: Option<ContentHash>) {
         let inode = self.inode(ino, Kind::File);
-        self.push(Op::Seal { inode, session: SessionId(session), digest });
+        self.push(Op::Seal { inode, session: SessionId(session), digest, prefix: None });
     }
 
     /// A new file with content.
@@ -285,11 +285,11 @@ fn a_late_digest_completes_its_version_or_takes_it_back() {
     assert_eq!(w.tree(When::Now), [("f".into(), None)], "no digest is better than a wrong one");
     let inode = w.inode(10, Kind::File);
     w.push(Op::End { session: SessionId(50), left: Some(key(10)) });
-    w.push(Op::Digest { session: SessionId(50), read: Some((inode, hash(2))) });
+    w.push(Op::Digest { session: SessionId(50), read: Some((inode, hash(2))), prefix: None });
     assert_eq!(w.log("f"), [1, 2]);
     w.seal_as(51, 10, None);
     let inode = w.inode(10, Kind::File);
-    w.push(Op::Digest { session: SessionId(51), read: Some((inode, hash(2))) });
+    w.push(Op::Digest { session: SessionId(51), read: Some((inode, hash(2))), prefix: None });
     assert_eq!(w.log("f"), [1, 2], "the bytes were those of the head");
 }
 

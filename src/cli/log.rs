@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::catalog::Content;
 use crate::clock::now_ns;
 use crate::control::records::VersionRecord;
 use crate::control::wire::{PathField, Request};
@@ -30,9 +31,12 @@ impl Log {
                 short(version.sha256),
                 who(version.writer.as_ref()),
                 version.origin.to_string(),
-                match version.content {
-                    crate::catalog::Content::Head => "head".into(),
-                    crate::catalog::Content::None => "not kept".into(),
+                match (version.content, version.content_reason) {
+                    (Content::Head, _) => "head".into(),
+                    (Content::Object, _) => "kept".into(),
+                    (Content::Prefix, _) => "kept in the next".into(),
+                    (Content::None, Some(reason)) => format!("not kept: {reason}"),
+                    (Content::None, None) => "not kept".into(),
                 },
             ]);
             Ok(())

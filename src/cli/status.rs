@@ -105,6 +105,8 @@ fn facts(status: &StatusRecord) -> Vec<(&'static str, String)> {
             size(status.wal_bytes)
         ),
     ));
+    let kept = format!("{} contents, {}", status.objects, size(status.object_bytes));
+    facts.push(("kept", kept));
     if let Some(progress) = &status.reconcile {
         facts.push(("reconcile", told(progress)));
     }

@@ -192,6 +192,8 @@ pub(super) fn answer_from_catalog(
                 seq: query.main.seq()?,
                 entries: totals.entries,
                 versions: totals.versions,
+                objects: totals.objects,
+                object_bytes: totals.object_bytes,
                 queue: 0,
                 wal_bytes: 0,
                 degraded: None,

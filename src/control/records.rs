@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::wire::{FromPathField, PathField};
 use crate::catalog::{ChangeOp, Content, VersionInfo};
 use crate::timespec::rfc3339;
-use crate::types::{ContentHash, Kind, Origin, Seq, Writer};
+use crate::types::{ContentHash, Kind, Loss, Origin, Seq, Writer};
 
 /// Who caused a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +55,20 @@ pub struct VersionRecord {
     pub mtime: String,
     /// Where its content is.
     pub content: Content,
+    /// Why it is nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_reason: Option<Loss>,
+}
+
+/// The content of a version, which comes with it as an open file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentRecord {
+    /// How many bytes of the file it is, from its beginning.
+    pub size: u64,
+    /// Their digest, if it is known.
+    pub sha256: Option<ContentHash>,
+    /// Permission bits.
+    pub mode: u32,
 }
 
 /// One file of a manifest.
@@ -150,7 +164,8 @@ pub struct SyncRecord {
 
 impl VersionRecord {
     /// The record of a version at a position of a path's history.
-    pub(super) fn new(number: u64, file_id: Uuid, version: VersionInfo, users: &Users) -> Self {
+    pub(super) fn new(number: u64, file_id: Uuid, version: &VersionInfo, users: &Users) -> Self {
+        let (content, content_reason) = version.content();
         Self {
             number,
             file_number: version.number,
@@ -163,7 +178,8 @@ impl VersionRecord {
             writer: version.writer.as_ref().map(|writer| users.record(writer)),
             mode: version.mode,
             mtime: rfc3339(version.mtime_ns),
-            content: version.content,
+            content,
+            content_reason,
         }
     }
 }

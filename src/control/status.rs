@@ -148,6 +148,12 @@ pub struct StatusRecord {
     pub entries: u64,
     /// Versions of all files.
     pub versions: u64,
+    /// Contents of versions that are no heads, each counted once.
+    #[serde(default)]
+    pub objects: u64,
+    /// Their sizes in bytes.
+    #[serde(default)]
+    pub object_bytes: u64,
     /// Events that wait for their commit.
     pub queue: u64,
     /// Size of the catalog's write-ahead log.

@@ -72,7 +72,7 @@ impl Fs {
             self.set_inode(caller, &node, set)?;
         }
         match open {
-            Some(file) => Ok(stat::fstat(&file.fd)?.attr),
+            Some(file) => Ok(node.as_users_see(stat::fstat(&file.fd)?.attr)),
             None => self.getattr(node.id, None),
         }
     }

@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use sha2::{Digest, Sha256};
 
 use super::pending::{PATIENCE, Waiting};
+use crate::catalog::event::Prefix;
 use crate::sys::{Errno, stat};
 use crate::types::{Attr, ContentHash, Stamp};
 
@@ -83,6 +84,63 @@ pub(super) fn read_digest(
     }
     let tail = Tail { hasher, length: offset, stamp: after.stamp() };
     Ok(Reading::Stable(Box::new((tail, after))))
+}
+
+/// A whole content, and its beginning if that was asked for.
+pub(super) struct Whole {
+    pub(super) tail: Tail,
+    pub(super) attr: Attr,
+    pub(super) prefix: Option<Prefix>,
+}
+
+/// Reads a file as [`read_digest`] does, with the digest of its first `mark` bytes beside that of the whole.
+///
+/// # Errors
+/// The backing filesystem's.
+pub(super) fn read_marked(
+    fd: BorrowedFd<'_>,
+    prefix: Option<&Tail>,
+    mark: Option<u64>,
+    enough: &dyn Fn() -> bool,
+) -> Result<Option<Whole>, Errno> {
+    let before = stat::fstat(fd)?.attr.stamp();
+    let first = match (prefix, mark.filter(|mark| *mark > 0)) {
+        (Some(tail), Some(_)) => Some(tail.clone()),
+        (None, Some(mark)) => read_beginning(fd, mark, enough)?,
+        (_, None) => None,
+    };
+    match read_digest(fd, first.as_ref().or(prefix), enough)? {
+        // Both parts must be of the same content.
+        Reading::Stable(read) if read.1.stamp() == before => {
+            let (tail, attr) = *read;
+            let prefix = first.map(|first| Prefix { size: first.length, hash: first.digest() });
+            Ok(Some(Whole { tail, attr, prefix }))
+        }
+        Reading::Stable(_) | Reading::Torn => Ok(None),
+    }
+}
+
+fn read_beginning(
+    fd: BorrowedFd<'_>,
+    length: u64,
+    enough: &dyn Fn() -> bool,
+) -> Result<Option<Tail>, Errno> {
+    let (mut hasher, mut offset) = (Sha256::new(), 0);
+    let mut buffer = vec![0u8; CHUNK];
+    while offset < length && !enough() {
+        let room = usize::try_from(length - offset).unwrap_or(CHUNK).min(CHUNK);
+        match rustix::io::pread(fd, &mut buffer[..room], offset) {
+            Ok(0) => break,
+            Ok(n) => {
+                hasher.update(&buffer[..n]);
+                offset += n as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let whole = offset == length;
+    Ok(whole.then(|| Tail { hasher, length, stamp: Stamp::default() }))
 }
 
 /// Opens a file for reading by a descriptor that may not be able to, also after it was unlinked.
@@ -175,6 +233,11 @@ impl Hashers {
     /// Whether the threads are to end and have had their time for it.
     pub(super) fn is_out_of_time(&self) -> bool {
         self.stopping.get().is_some_and(|since| since.elapsed() > PATIENCE)
+    }
+
+    /// Whether the threads are to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.get().is_some()
     }
 
     /// Queues a job; after [`Hashers::stop`] it runs at once.

@@ -102,6 +102,11 @@ impl Fs {
         // one is known.
         let _one = truncates.then(|| node.sealing.lock());
         // Cutting off the content takes privileges as a write does.
+        if truncates {
+            self.preserve(&node);
+        } else if access(flags) != OFlags::WRONLY || !flags.contains(OFlags::APPEND) {
+            self.hold(&node);
+        }
         let cuts = truncates.then(|| Writing::begin(caller, &*self.path_fd(&node)?)).transpose()?;
         let fd = self.open_node(&node, self.backing_flags(flags));
         if let Some(cuts) = cuts {
@@ -350,6 +355,9 @@ impl Fs {
             Err(error) => return answer(Err(error)),
         };
         let Some(session) = &file.session else { return answer(Err(Errno::BADF)) };
+        if session.append && flags & libc::O_APPEND == 0 {
+            self.preserve_now(&file.node);
+        }
         let writing = match by {
             WriteBy::Ordinary(caller) => Writing::begin(caller, &file.fd),
             WriteBy::Privileged(caller) => Writing::begin_privileged(caller.uid),
@@ -369,13 +377,13 @@ impl Fs {
             }
             // Order does not matter any more, so writes need not wait for each other.
             drop(state);
-            let result = file.fd.write(flags, offset, data);
+            let result = self.with_room(|| file.fd.write(flags, offset, data));
             writing.end(self, &file.node);
             // A close of another descriptor may have sealed while this was under way.
             session.state.lock().touched = true;
             return answer(result);
         }
-        let result = file.fd.write(flags, offset, data);
+        let result = self.with_room(|| file.fd.write(flags, offset, data));
         writing.end(self, &file.node);
         // The lock stays taken until the bytes are hashed: the next write comes as soon as this
         // one is answered, and must be hashed after it.
@@ -403,9 +411,12 @@ impl Fs {
     ) -> Result<(), Errno> {
         let file = self.files.get(fh)?;
         let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
+        if file.session.as_ref().is_some_and(|session| session.append) {
+            self.preserve_now(&file.node);
+        }
         file.interfere(|| {
             let _as_writer = as_writer(caller, &file.fd)?;
-            rustix::fs::fallocate(&file.fd, mode, offset, length)
+            self.with_room(|| rustix::fs::fallocate(&file.fd, mode, offset, length))
         })
     }
 

@@ -164,9 +164,9 @@ impl Fs {
         if let Some(file) = fh.and_then(|fh| self.files.get(fh).ok())
             && file.node.key == node.key
         {
-            return Ok(stat::fstat(&file.fd)?.attr);
+            return Ok(node.as_users_see(stat::fstat(&file.fd)?.attr));
         }
-        let mut attr = self.stat_node(&node)?.attr;
+        let mut attr = node.as_users_see(self.stat_node(&node)?.attr);
         if node.id == NodeId::ROOT && attr.nlink > 2 && self.hides_a_directory() {
             // Where directories are counted, programs may rely on there being as many.
             attr.nlink -= 1;
@@ -183,6 +183,9 @@ impl Fs {
         match self.path_fd(node).and_then(|fd| stat::fstat(&fd)) {
             // Unlinked, and its descriptor evicted: any open file of it will do.
             Err(Errno::STALE) => {
+                if let Some(gone) = node.peek_open(|open| open.gone.clone()).flatten() {
+                    return Ok(*gone);
+                }
                 let file = self.files.all().into_iter().find(|file| Arc::ptr_eq(&file.node, node));
                 stat::fstat(&file.ok_or(Errno::STALE)?.fd)
             }

@@ -180,6 +180,7 @@ impl Fs {
 
     fn end_mapped(&self, node: &Node, session: SessionId) {
         node.with_open(|open| open.mapped.retain(|maker| maker.session != session));
+        self.let_go(node);
         self.end_session(node, session);
     }
 
@@ -334,17 +335,19 @@ impl Fs {
         if told && read.is_none() && !self.silent_mappings {
             return Ok(());
         }
-        node.with_open(|open| {
-            open.sealed = Some(attr.stamp());
-            open.seals += 1;
-        });
         let inode = Inode { key: node.key, attr };
         let digest = read.map(|(tail, _)| tail.digest());
         let Maker { session, writer } = mapped.of.maker.clone();
-        self.push(Some(writer), Op::Seal { inode, session, digest });
+        self.tell_replaced(node, session);
+        node.with_open(|open| {
+            open.sealed = Some(attr.stamp());
+            open.seals += 1;
+            open.sealed_by = Some(session);
+        });
+        self.push(Some(writer), Op::Seal { inode, session, digest, prefix: None });
         if digest.is_none() {
             // It comes by a seal, not by itself: the catalog need not remember the session for it.
-            self.push(None, Op::Digest { session, read: None });
+            self.push(None, Op::Digest { session, read: None, prefix: None });
         }
         Ok(())
     }

@@ -15,8 +15,10 @@ use parking_lot::{Mutex, MutexGuard};
 use super::handle::{File, Maker, Session, SessionState};
 use super::hashing::Tail;
 use super::pending::Pending;
+use super::preserve::Preserved;
 use crate::sys::handle::FileHandle;
-use crate::types::{InodeKey, Kind, Name, SessionId, Stamp};
+use crate::sys::stat::Stat;
+use crate::types::{Attr, InodeKey, Kind, Name, SessionId, Stamp};
 
 /// The number by which the kernel names a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,6 +70,8 @@ pub(super) struct OpenState {
     pub(super) epoch: u64,
     /// How many seals there were.
     pub(super) seals: u64,
+    /// Whose the content was at the last of them.
+    pub(super) sealed_by: Option<SessionId>,
     /// Size and times of the content as it was last told.
     pub(super) sealed: Option<Stamp>,
     pub(super) backing: Option<Weak<dyn Any + Send + Sync>>,
@@ -77,6 +81,12 @@ pub(super) struct OpenState {
     pub(super) pending: Option<Arc<Pending>>,
     /// A descriptor for an inode that lost its last name and cannot be opened again.
     pub(super) pinned: Option<Arc<OwnedFd>>,
+    /// What an inode was that is gone although the kernel still knows it.
+    pub(super) gone: Option<Box<Stat>>,
+    /// The last name that users could see is gone, but the inode is kept by another one.
+    pub(super) kept: bool,
+    /// What was done for the content that it has.
+    pub(super) preserved: Option<Preserved>,
     /// Ended sessions of which somebody may still have a writable mapping.
     pub(super) mapped: Vec<Maker>,
 }
@@ -119,7 +129,9 @@ impl OpenState {
             && self.tail.is_none()
             && self.pending.is_none()
             && self.pinned.is_none()
+            && self.gone.is_none()
             && self.mapped.is_empty()
+            && self.preserved.is_none()
     }
 }
 
@@ -152,6 +164,14 @@ impl Node {
             *open = None;
         }
         result
+    }
+
+    /// Attributes without what only history has: the name by which it keeps the inode.
+    pub(super) fn as_users_see(&self, mut attr: Attr) -> Attr {
+        if self.peek_open(|open| open.kept) == Some(true) {
+            attr.nlink = attr.nlink.saturating_sub(1);
+        }
+        attr
     }
 
     /// Whether the content was sealed since a session began, by whomever.

@@ -3,6 +3,7 @@
 //! Owns what is noted of an inode before its name goes: its identity for the catalog, and a
 //! descriptor, since an inode without a name cannot be opened again.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -14,10 +15,11 @@ use super::privileges::within_limits;
 use super::seal::Times;
 use super::walk::DirJob;
 use super::{Fs, Handles, NodeId};
-use crate::catalog::event::{Op, Openness, Place, Replaced};
+use crate::catalog::event::{Kept, Op, Openness, Place, Replaced};
+use crate::store::Store;
 use crate::sys::Errno;
 use crate::sys::stat::{self, Stat};
-use crate::types::{Attr, Caller, Inode, InodeKey, Kind};
+use crate::types::{Attr, Caller, IncomingId, Inode, InodeKey, Kind, Loss};
 
 /// What had a name just before the name was taken away or moved.
 struct Victim {
@@ -38,6 +40,11 @@ impl Victim {
     /// Whether the name was the last one.
     fn was_last(&self) -> bool {
         self.stat.attr.kind == Kind::Dir || self.stat.attr.nlink <= 1
+    }
+
+    /// Whether a content goes with the name.
+    fn has_content(&self) -> bool {
+        self.stat.attr.kind == Kind::File && self.stat.attr.size > 0 && self.was_last()
     }
 
     fn openness(&self) -> Openness {
@@ -78,9 +85,19 @@ impl Fs {
         let _tree = self.tree.read();
         let dir = self.path_fd(&dir_node)?;
         let victim = self.victim(&dir, name)?;
-        let remove = || rustix::fs::unlinkat(&*dir, name, how);
+        let kept = Cell::new(None);
+        let remove = || match self.room().filter(|_| victim.has_content()) {
+            None => rustix::fs::unlinkat(&*dir, name, how),
+            Some(room) => {
+                let move_in = |store: &Store| store.move_in(dir.as_fd(), name);
+                let moved = room.and_then(|store| move_in(store).map_err(|_| Loss::Failed));
+                kept.set(Some(moved));
+                if moved.is_ok() { Ok(()) } else { rustix::fs::unlinkat(&*dir, name, how) }
+            }
+        };
         self.change_victim(&victim, remove, |attr| {
             self.ensure_known(&dir_node);
+            self.tell_kept(&victim, kept.get());
             let remaining = (!victim.was_last()).then_some(Inode { key: victim.key, attr });
             let at = Place { parent: dir_node.key, name: name.into() };
             let (key, openness) = (victim.key, victim.openness());
@@ -88,7 +105,7 @@ impl Fs {
         })?;
         self.forget_path(&victim);
         if victim.was_last() {
-            pin(victim);
+            self.outlive(victim, kept.get());
         }
         Ok(())
     }
@@ -124,11 +141,14 @@ impl Fs {
             Err(Errno::NOENT) => None,
             Err(error) => return Err(error),
         };
+        let replaces = !flags.intersects(RenameFlags::EXCHANGE | RenameFlags::NOREPLACE);
+        let replaced = target.as_ref().filter(|target| replaces && target.key != moved.key);
+        let kept = replaced.and_then(|target| self.link_in(target));
         let rename = || {
             let _caller = within_limits(caller)?;
             rustix::fs::renameat_with(&*dir, name, &*new_dir, new_name, flags)
         };
-        self.change_victim(&moved, rename, |attr| {
+        let renamed = self.change_victim(&moved, rename, |attr| {
             if target.as_ref().is_some_and(|target| target.key == moved.key) {
                 // Two names of one inode: nothing happened.
                 return;
@@ -153,19 +173,24 @@ impl Fs {
                     Op::Exchange { a: (from, target.now()), b: (to, inode) }
                 }
                 Some(target) => {
+                    self.tell_kept(&target, kept);
                     self.forget_path(&target);
                     let remaining = (!target.was_last()).then(|| target.now());
                     let (key, openness) = (target.key, target.openness());
                     let replaced = Some(Replaced { key, remaining, openness });
                     if target.was_last() {
-                        pin(target);
+                        self.outlive(target, kept);
                     }
                     Op::Rename { from, to, inode, replaced }
                 }
                 None => Op::Rename { from, to, inode, replaced: None },
             };
             self.push(Some(writer), op);
-        })
+        });
+        if let (Err(_), Some(Ok(id)), Some(store)) = (renamed, kept, self.keeping()) {
+            store.discard(id);
+        }
+        renamed
     }
 
     /// Takes or moves a name of an inode, and tells with what the inode is then.
@@ -195,6 +220,42 @@ impl Fs {
         }
     }
 
+    fn link_in(&self, target: &Victim) -> Option<Result<IncomingId, Loss>> {
+        let room = self.room().filter(|_| target.has_content())?;
+        Some(room.and_then(|store| store.link_in(&target.fd).map_err(|_| Loss::Failed)))
+    }
+
+    /// Tells what became of the content of an inode that loses its last name.
+    fn tell_kept(&self, victim: &Victim, kept: Option<Result<IncomingId, Loss>>) {
+        let kept = match kept {
+            None => return,
+            Some(Ok(id)) => {
+                self.keeper.add(id, Some((victim.stat.fs.dev, victim.key)));
+                Kept::Incoming(id)
+            }
+            Some(Err(loss)) => Kept::Lost(loss),
+        };
+        self.push(None, Op::Preserve { key: victim.key, kept });
+    }
+
+    /// Keeps the inode of a node reachable after its last name is gone; but where space is short,
+    /// what nobody has open is freed before the call returns.
+    fn outlive(&self, victim: Victim, kept: Option<Result<IncomingId, Loss>>) {
+        let Some(node) = victim.node else { return };
+        let kept = matches!(kept, Some(Ok(_)));
+        let used = node.peek_open(|open| open.handles > 0 || open.is_changing()) == Some(true);
+        if kept || used || !self.is_full() {
+            node.with_open(|open| {
+                open.pinned = Some(Arc::new(victim.fd));
+                open.kept = kept;
+            });
+            return;
+        }
+        let last = stat::fstat(&victim.fd).unwrap_or(victim.stat);
+        node.with_open(|open| open.gone = Some(Box::new(last)));
+        self.fds.remove(node.id);
+    }
+
     fn victim(&self, dir: &Arc<OwnedFd>, name: &[u8]) -> Result<Victim, Errno> {
         let fd = open_path(dir.as_fd(), name)?;
         // Whether this is the last name must not be what somebody remembers.
@@ -209,12 +270,5 @@ impl Fs {
         let (key, _) = self.identity(fd.as_fd(), &stat)?;
         let node = self.nodes.find(stat.fs.dev, key);
         Ok(Victim { fd, stat, key, node })
-    }
-}
-
-/// Keeps the inode of a node reachable after its last name is gone.
-fn pin(victim: Victim) {
-    if let Some(node) = victim.node {
-        node.with_open(|open| open.pinned = Some(Arc::new(victim.fd)));
     }
 }

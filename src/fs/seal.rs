@@ -18,14 +18,14 @@ use rustix::fs::OFlags;
 
 use super::channel::Channel;
 use super::handle::{Fh, File, OpenMode, Session, SessionState};
-use super::hashing::{Reading, Tail, open_to_read, read_digest};
+use super::hashing::{Tail, Whole, open_to_read, read_marked};
 use super::io::Fresh;
 use super::mapped::MaybeMapped;
 use super::node::{Node, OpenState};
 use super::pending::{PATIENCE, Pending, Purpose, Work};
 use super::privileges::as_writer;
 use super::{Fs, NodeId};
-use crate::catalog::event::Op;
+use crate::catalog::event::{Op, Prefix};
 use crate::sys::{Errno, stat};
 use crate::types::{Attr, Caller, Inode, Kind, SessionId};
 
@@ -63,6 +63,7 @@ impl Fs {
             open.handles -= 1;
             open.writers.retain(|writer| writer.strong_count() > 0);
         });
+        self.let_go(&node);
         match (maybe_mapped, session) {
             // Only after our own descriptor is closed the kernel can tell whether anybody can write.
             (Some(session), _) => self.end_when_unmapped(node, session),
@@ -129,35 +130,40 @@ impl Fs {
         if !changed {
             return Ok(());
         }
-        let (attr, tail) = match proven(state, session, &attr, alone) {
-            Some(tail) => (attr, Some(tail)),
-            None => self.read_if_small(file, attr, state.prefix.as_ref().filter(|_| alone)),
+        let mark = session.append.then_some(state.baseline.size);
+        let (attr, tail, prefix) = match proven(state, session, &attr, alone) {
+            Some(tail) => (attr, Some(tail), None),
+            None => self.read_if_small(file, attr, state.prefix.as_ref().filter(|_| alone), mark),
         };
         let inode = Inode { key: node.key, attr };
         let digest = tail.as_ref().map(Tail::digest);
         // What this session was sealed with stays its version; who came later made the rest.
         let maker = next.filter(|_| state.sealed && !state.touched);
         let maker = maker.unwrap_or_else(|| session.maker());
-        let op = Op::Seal { inode, session: maker.session, digest };
+        self.tell_replaced(node, maker.session);
+        let op = Op::Seal { inode, session: maker.session, digest, prefix };
         self.push(Some(Arc::clone(&maker.writer)), op);
         // Beside an older writer, who may change what is hashed by now, nothing can be gone on from.
         let goes_on = session.append && !others;
         let number = node.with_open(|open| {
             open.sealed = Some(attr.stamp());
             open.seals += 1;
+            open.sealed_by = Some(maker.session);
             open.tail = tail.clone().filter(|_| goes_on);
             open.seals
         });
         if digest.is_none() {
             let prefix = state.prefix.take().filter(|_| alone);
-            let append = session.append && maker.session == session.id;
-            let pending = Pending::new();
-            let sealed =
-                Sealed { number, session: maker.session, size: attr.size, append, pending };
+            let mark = mark.filter(|_| maker.session == session.id);
+            let (session, size, pending) = (maker.session, attr.size, Pending::new());
+            let sealed = Sealed { number, session, size, mark, pending };
             self.digest_later(node, file, prefix, sealed);
         }
         state.touched = false;
         state.sealed = true;
+        if others {
+            self.hold(node);
+        }
         state.baseline = attr.stamp();
         state.baseline_fresh = self.is_fresh(attr.stamp());
         state.prefix = tail.filter(|_| goes_on);
@@ -193,27 +199,27 @@ impl Fs {
         file: &File,
         attr: Attr,
         prefix: Option<&Tail>,
-    ) -> (Attr, Option<Tail>) {
+        mark: Option<u64>,
+    ) -> (Attr, Option<Tail>, Option<Prefix>) {
         let known = prefix.map_or(0, |tail| tail.length);
         let little = attr.size >= known && attr.size - known <= self.options.read_at_close;
         if !little && self.hashers.depth() < self.options.unread {
-            return (attr, None);
+            return (attr, None, None);
         }
         let since = Instant::now();
         let read = || {
             let fd = open_to_read(&file.fd)?;
             for _ in 0..ATTEMPTS {
                 let enough = || since.elapsed() > PATIENCE;
-                if let Reading::Stable(read) = read_digest(fd.as_fd(), prefix, &enough)? {
-                    let (tail, attr) = *read;
-                    return Ok((attr, Some(tail)));
+                if let Some(read) = read_marked(fd.as_fd(), prefix, mark, &enough)? {
+                    return Ok((read.attr, Some(read.tail), read.prefix));
                 }
             }
-            Ok((stat::fstat(&file.fd)?.attr, None))
+            Ok((stat::fstat(&file.fd)?.attr, None, None))
         };
         read().unwrap_or_else(|error: Errno| {
             tracing::warn!(%error, inode = attr.ino, "cannot read for the digest");
-            (attr, None)
+            (attr, None, None)
         })
     }
 
@@ -233,9 +239,10 @@ impl Fs {
                 });
                 if tail.is_none() {
                     let _tree = fs.tree.read();
-                    fs.push(None, Op::Digest { session: sealed.session, read: None });
+                    let session = sealed.session;
+                    fs.push(None, Op::Digest { session, read: None, prefix: None });
                 }
-                if sealed.append && tail.is_some() {
+                if sealed.mark.is_some() && tail.is_some() {
                     node.with_open(|open| {
                         open.tail = tail.filter(|_| !open.has_writers(Some(sealed.session)));
                     });
@@ -261,8 +268,9 @@ impl Fs {
     ) -> Result<Option<Tail>, Errno> {
         let enough = || sealed.pending.is_given_up() || self.hashers.is_out_of_time();
         for _ in 0..ATTEMPTS {
-            if let Reading::Stable(read) = read_digest(fd.as_fd(), prefix, &enough)? {
-                let (tail, read) = *read;
+            if let Some(Whole { tail, attr: read, prefix }) =
+                read_marked(fd.as_fd(), prefix, sealed.mark, &enough)?
+            {
                 let _tree = self.tree.read();
                 let _one = node.sealing.lock();
                 let attr = stat::fstat(fd)?.attr;
@@ -271,7 +279,7 @@ impl Fs {
                         return Ok(None);
                     }
                     let read = Some((Inode { key: node.key, attr }, tail.digest()));
-                    self.push(None, Op::Digest { session: sealed.session, read });
+                    self.push(None, Op::Digest { session: sealed.session, read, prefix });
                     return Ok(Some(tail));
                 }
             }
@@ -359,6 +367,7 @@ impl Fs {
             let id = session.id;
             let mut state = session.state.lock();
             let _one = node.sealing.lock();
+            self.preserve(node);
             {
                 let _as_writer = as_writer(caller, &fd)?;
                 rustix::fs::ftruncate(&fd, size)?;
@@ -387,6 +396,9 @@ impl Fs {
         size: u64,
     ) -> Result<(), Errno> {
         let session = file.session.as_ref().ok_or(Errno::INVAL)?;
+        if session.append {
+            self.preserve_now(&file.node);
+        }
         let keeps_stream = {
             let state = session.state.lock();
             state.hasher.is_some() && state.hashed == size
@@ -425,8 +437,8 @@ struct Sealed {
     size: u64,
     /// Whose content it is.
     session: SessionId,
-    /// The session only appends, so that the next one can go on from the digest.
-    append: bool,
+    /// The size before, if the session only appends: the next one can go on from the digest.
+    mark: Option<u64>,
     /// The digest that follows.
     pending: Arc<Pending>,
 }

@@ -68,7 +68,7 @@ fn records_have_their_fields() {
         has(&version["writer"], &writer);
     }
     assert_eq!((&log[0]["number"], &log[1]["number"]), (&2.into(), &1.into()), "newest first");
-    assert_eq!((&log[0]["content"], &log[1]["content"]), (&"head".into(), &"none".into()));
+    assert_eq!((&log[0]["content"], &log[1]["content"]), (&"head".into(), &"object".into()));
     assert_eq!(log[0]["writer"]["user"], "root");
     assert_eq!(log[0]["mode"], 0o644);
     let manifest = mounted.records(&["manifest", "d"]);
@@ -102,6 +102,8 @@ fn records_have_their_fields() {
             "seq",
             "entries",
             "versions",
+            "objects",
+            "object_bytes",
             "queue",
             "wal_bytes",
             "degraded",

@@ -26,7 +26,7 @@ fn appending(path: &Path) -> File {
 
 /// `truncate(2)`: without opening the file.
 #[expect(unsafe_code, reason = "rustix has it for open files only")]
-fn truncate(path: &Path, size: i64) {
+pub(crate) fn truncate(path: &Path, size: i64) {
     let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
     // SAFETY: the string ends with a NUL and lives through the call.
     assert_eq!(unsafe { libc::truncate(path.as_ptr(), size) }, 0);

@@ -16,7 +16,7 @@ impl Query<'_, '_> {
         let ids = self.ids()?;
         for (number, version) in self.lineage(path)?.into_iter().rev() {
             let file_id = ids.uuid(version.file);
-            let record = VersionRecord::new(number, file_id, version, users);
+            let record = VersionRecord::new(number, file_id, &version, users);
             self.answer.record(&record)?;
         }
         Ok(())
@@ -50,7 +50,7 @@ impl Query<'_, '_> {
     }
 
     /// The versions of a path that the asker may see, with their numbers, oldest first.
-    fn lineage(&mut self, path: &[u8]) -> Result<Vec<(u64, VersionInfo)>, QueryError> {
+    pub(super) fn lineage(&mut self, path: &[u8]) -> Result<Vec<(u64, VersionInfo)>, QueryError> {
         self.require(path, Want::Read)?;
         let not_found = || QueryError::NotFound { path: path.into() };
         let located = self.main.locate(path)?.ok_or_else(not_found)?;

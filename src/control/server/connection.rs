@@ -151,6 +151,8 @@ impl Client<'_, '_> {
             seq,
             entries: totals.entries,
             versions: totals.versions,
+            objects: totals.objects,
+            object_bytes: totals.object_bytes,
             queue: catalog.queue,
             wal_bytes: catalog.wal_bytes,
             degraded: catalog.degraded,

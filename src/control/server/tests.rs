@@ -108,7 +108,7 @@ fn a_file_without_a_digest_is_counted() {
     std::fs::write(fixture.backing("f"), "x").unwrap();
     let inode = fixture.inode("f");
     fixture.push(Op::Create { at: fixture.place(Path::new("f")), inode, born: Born::Bare });
-    fixture.push(Op::Seal { inode, session: SessionId(9), digest: None });
+    fixture.push(Op::Seal { inode, session: SessionId(9), digest: None, prefix: None });
     let (files, end) = fixture.ask::<ManifestRecord>(&manifest("")).unwrap();
     assert_eq!((files[0].sha256, end.unknown), (None, 1));
 }

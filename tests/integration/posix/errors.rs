@@ -93,7 +93,7 @@ fn a_full_disk_says_so_and_keeps_what_was_written() {
         let content = vec![7; usize::try_from(size).unwrap()];
         assert_eq!(mounted.digests("f"), [sha256(content)], "{way}");
         fs::remove_file(mounted.at("f")).unwrap();
-        fs::write(mounted.at("g"), "there is room again").unwrap();
+        fs::write(mounted.at("g"), "there is room again").expect(way);
         assert_eq!(mounted.digests("g"), [sha256("there is room again")], "{way}");
     }
 }

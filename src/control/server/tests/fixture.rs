@@ -145,7 +145,7 @@ impl Fixture {
         }
         self.sessions += 1;
         let session = SessionId(self.sessions);
-        self.push(Op::Seal { inode, session, digest: Some(digest(content)) });
+        self.push(Op::Seal { inode, session, digest: Some(digest(content)), prefix: None });
         let key = inode.key;
         self.push(Op::End { session, left: Some(key) });
     }

@@ -1,0 +1,277 @@
+//! What became of the content of versions.
+//!
+//! Owns the tables of objects and of what waits to become one, and where the content of a version is to
+//! be had. A content is looked for by its digest, so whatever has the same bytes serves: that a row
+//! was lost in a crash loses no content.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::CatalogError;
+use super::apply::Apply;
+use super::event::{Kept, Prefix};
+use super::read::Reader;
+use super::rows::{Rows, get_hash, get_u64};
+use crate::types::{ContentHash, FileId, IncomingId, InodeKey, Loss};
+
+/// `version.kept` of a content that is an object, or will be.
+const OBJECT: u8 = 1;
+/// `version.kept` of a content that is the beginning of the next version's.
+const PREFIX: u8 = 2;
+
+/// Where the content of one version is to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// In the file itself.
+    Head,
+    /// Nowhere, and nowhere needed: there are no bytes.
+    Empty,
+    /// It is an object.
+    Object(ContentHash),
+    /// It waits to become one.
+    Incoming(IncomingId),
+    /// It is what the next version begins with.
+    Prefix,
+    /// It is that of another file's version, over which this one was moved.
+    Continued(FileId, u32),
+    /// It is lost.
+    Lost(Loss),
+}
+
+/// The columns from which [`Source`] follows, for a `version v` and its `file f`.
+pub(super) const SOURCE_COLUMNS: &str = "f.head = v.number AND f.ended_seq IS NULL, v.size,
+     (SELECT o.sha256 FROM object o WHERE o.sha256 = v.sha256),
+     (SELECT i.id FROM incoming i WHERE i.file = v.file AND i.number = v.number), v.kept,
+     (SELECT c.to_file FROM continued c WHERE c.file = v.file AND c.number = v.number),
+     (SELECT c.to_number FROM continued c WHERE c.file = v.file AND c.number = v.number)";
+
+impl Source {
+    /// Reads [`SOURCE_COLUMNS`] that begin at `first`.
+    pub(super) fn from_row(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Self> {
+        let kept: Option<u8> = row.get(first + 4)?;
+        // A head whose content was kept is about to be replaced by what has its name already.
+        if row.get(first)? && kept != Some(OBJECT) {
+            return Ok(Self::Head);
+        }
+        if get_u64(row, first + 1)? == 0 {
+            return Ok(Self::Empty);
+        }
+        if let Some(hash) = get_hash(row, first + 2)? {
+            return Ok(Self::Object(hash));
+        }
+        if let Some(id) = row.get::<_, Option<i64>>(first + 3)? {
+            return Ok(Self::Incoming(IncomingId(id.cast_unsigned())));
+        }
+        if let Some(file) = row.get::<_, Option<i64>>(first + 5)? {
+            return Ok(Self::Continued(FileId(file.cast_unsigned()), row.get(first + 6)?));
+        }
+        Ok(match kept {
+            Some(PREFIX) => Self::Prefix,
+            // It was an object once.
+            Some(OBJECT) => Self::Lost(Loss::Pruned),
+            kept => Self::Lost(kept.and_then(Loss::from_code).unwrap_or(Loss::Unseen)),
+        })
+    }
+}
+
+impl Apply<'_, '_> {
+    pub(super) fn preserve(&mut self, key: InodeKey, kept: Kept) -> rusqlite::Result<()> {
+        let Some(file) = self.rows.find(key)? else { return Ok(()) };
+        if self.rows.is_kept(file.id, file.head)? {
+            // What has the name now is no version yet.
+            return Ok(());
+        }
+        match kept {
+            Kept::Incoming(id) => {
+                // Without a version yet, it becomes the first when it is sealed.
+                self.rows.insert_incoming(id, file.id, file.head)?;
+                self.rows.set_kept(file.id, file.head, OBJECT)
+            }
+            Kept::Lost(loss) => self.rows.set_kept(file.id, file.head, loss.code()),
+        }
+    }
+
+    pub(super) fn stored(
+        &mut self,
+        id: IncomingId,
+        content: Option<(ContentHash, u64)>,
+    ) -> rusqlite::Result<()> {
+        let version = self.rows.take_incoming(id)?;
+        let Some((hash, size)) = content else {
+            return version.map_or(Ok(()), |(file, number)| {
+                self.rows.set_kept(file, number, Loss::Failed.code())
+            });
+        };
+        self.rows.insert_object(hash, size, self.time_ns)?;
+        let Some((file, number)) = version else { return Ok(()) };
+        match self.rows.version_hash(file, number)? {
+            // The bytes were gone before they could be read, but not lost.
+            None => self.rows.fill_hash(file, number, hash),
+            Some(known) if known != hash => {
+                self.rows.set_kept(file, number, Loss::Overwritten.code())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn dropped(&mut self, hash: ContentHash) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM object WHERE sha256 = ?1";
+        self.rows.db.prepare_cached(sql)?.execute([hash.as_bytes()]).map(|_| ())
+    }
+}
+
+impl Rows<'_> {
+    fn is_kept(&self, file: FileId, number: u32) -> rusqlite::Result<bool> {
+        let sql = "SELECT 1 FROM version WHERE file = ?1 AND number = ?2 AND kept = ?3";
+        self.db.prepare_cached(sql)?.exists(params![file.0.cast_signed(), number, OBJECT])
+    }
+
+    fn set_kept(&self, file: FileId, number: u32, code: u8) -> rusqlite::Result<()> {
+        let sql = "UPDATE version SET kept = ?3 WHERE file = ?1 AND number = ?2";
+        self.db.prepare_cached(sql)?.execute(params![file.0.cast_signed(), number, code])?;
+        Ok(())
+    }
+
+    fn insert_incoming(&self, id: IncomingId, file: FileId, number: u32) -> rusqlite::Result<()> {
+        let sql = "INSERT OR REPLACE INTO incoming (id, file, number) VALUES (?1, ?2, ?3)";
+        self.db.prepare_cached(sql)?.execute(params![
+            id.0.cast_signed(),
+            file.0.cast_signed(),
+            number
+        ])?;
+        Ok(())
+    }
+
+    /// Notes where the content of a version goes on.
+    pub(super) fn insert_continued(
+        &self,
+        (file, number): (FileId, u32),
+        (to_file, to_number): (FileId, u32),
+    ) -> rusqlite::Result<()> {
+        let sql = "INSERT OR REPLACE INTO continued (file, number, to_file, to_number)
+                   VALUES (?1, ?2, ?3, ?4)";
+        self.db.prepare_cached(sql)?.execute(params![
+            file.0.cast_signed(),
+            number,
+            to_file.0.cast_signed(),
+            to_number
+        ])?;
+        Ok(())
+    }
+
+    fn take_incoming(&self, id: IncomingId) -> rusqlite::Result<Option<(FileId, u32)>> {
+        let sql = "DELETE FROM incoming WHERE id = ?1 RETURNING file, number";
+        self.db
+            .prepare_cached(sql)?
+            .query_row([id.0.cast_signed()], |row| Ok((FileId(get_u64(row, 0)?), row.get(1)?)))
+            .optional()
+    }
+
+    fn insert_object(&self, hash: ContentHash, size: u64, now_ns: i64) -> rusqlite::Result<()> {
+        let sql = "INSERT OR IGNORE INTO object (sha256, size, stored_ns) VALUES (?1, ?2, ?3)";
+        self.db.prepare_cached(sql)?.execute(params![
+            hash.as_bytes(),
+            size.cast_signed(),
+            now_ns
+        ])?;
+        Ok(())
+    }
+
+    /// A session went on writing to a file that had lost its name: what was kept of it is the new
+    /// version by now, and no more the one before.
+    pub(super) fn move_incoming(&self, file: FileId, number: u32) -> rusqlite::Result<()> {
+        let sql = "UPDATE incoming SET number = ?2 WHERE file = ?1 AND number = ?2 - 1";
+        let moved = self.db.prepare_cached(sql)?.execute(params![file.0.cast_signed(), number])?;
+        if moved > 0 {
+            self.set_kept(file, number - 1, Loss::Overwritten.code())?;
+            self.set_kept(file, number, OBJECT)?;
+        }
+        Ok(())
+    }
+
+    /// A content that was kept is still there after all.
+    pub(super) fn unkeep(&self, file: FileId, number: u32) -> rusqlite::Result<()> {
+        let sql = "UPDATE version SET kept = NULL
+                   WHERE file = ?1 AND number = ?2 AND kept IS NOT NULL";
+        self.db.prepare_cached(sql)?.execute(params![file.0.cast_signed(), number])?;
+        Ok(())
+    }
+
+    /// Notes that a version is what the next one begins with, if it is.
+    pub(super) fn keep_as_prefix(
+        &self,
+        file: FileId,
+        number: u32,
+        prefix: Prefix,
+    ) -> rusqlite::Result<()> {
+        let sql = "UPDATE version SET kept = ?5
+                   WHERE file = ?1 AND number = ?2 AND size = ?3 AND sha256 = ?4";
+        self.db.prepare_cached(sql)?.execute(params![
+            file.0.cast_signed(),
+            number,
+            prefix.size.cast_signed(),
+            prefix.hash.as_bytes(),
+            PREFIX
+        ])?;
+        Ok(())
+    }
+}
+
+impl Reader {
+    /// Where the content of a version is to be had; `None` if there is no such version. One that was
+    /// taken back has the bytes of the one before it.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn source(&self, file: FileId, number: u32) -> Result<Option<Source>, CatalogError> {
+        let sql = format!(
+            "SELECT {SOURCE_COLUMNS} FROM version v JOIN file f ON f.id = v.file
+             WHERE v.file = ?1 AND v.number IN (?2, ?2 - 1) ORDER BY v.number DESC LIMIT 1"
+        );
+        Ok(self
+            .db
+            .prepare_cached(&sql)?
+            .query_row(params![file.0.cast_signed(), number], |row| Source::from_row(row, 0))
+            .optional()?)
+    }
+
+    /// Where a content is lost that was to be had from other versions, or the source as it is.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub(super) fn unless_lost(&self, source: Source) -> Result<Source, CatalogError> {
+        let mut last = source;
+        while let Source::Continued(file, number) = last {
+            let next = self.source(file, number)?;
+            last = next.unwrap_or(Source::Lost(Loss::Unseen));
+        }
+        Ok(if matches!(last, Source::Lost(_)) { last } else { source })
+    }
+
+    /// What was preserved and has not become an object yet.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn incoming(&self) -> Result<Vec<IncomingId>, CatalogError> {
+        let mut query = self.db.prepare_cached("SELECT id FROM incoming")?;
+        let ids = query.query_map([], |row| get_u64(row, 0).map(IncomingId))?;
+        Ok(ids.collect::<Result<_, _>>()?)
+    }
+
+    /// The objects that were stored first, with their sizes in bytes.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn oldest_objects(&self, limit: u32) -> Result<Vec<(ContentHash, u64)>, CatalogError> {
+        let sql = "SELECT sha256, size FROM object ORDER BY stored_ns LIMIT ?1";
+        let mut query = self.db.prepare_cached(sql)?;
+        let objects = query.query_map([limit], |row| Ok((get_hash(row, 0)?, get_u64(row, 1)?)))?;
+        let objects: Vec<_> = objects.collect::<Result<_, _>>()?;
+        Ok(objects.into_iter().filter_map(|(hash, size)| Some((hash?, size))).collect())
+    }
+
+    /// How many objects there are, and how many bytes.
+    pub(super) fn objects(&self) -> Result<(u64, u64), CatalogError> {
+        let sql = "SELECT count(*), coalesce(sum(size), 0) FROM object";
+        Ok(self.db.query_row(sql, [], |row| Ok((get_u64(row, 0)?, get_u64(row, 1)?)))?)
+    }
+}

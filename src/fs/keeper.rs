@@ -1,0 +1,174 @@
+//! The thread that makes objects of what was preserved, and makes room.
+//!
+//! Owns the list of what waits: a content that somebody may still be changing, or whose inode the kernel
+//! still knows, waits until it is nobody's but history's. When space runs low the oldest objects go.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Fs;
+use crate::catalog::event::{Event, Op};
+use crate::catalog::{CatalogError, Reader};
+use crate::clock::now_ns;
+use crate::store::Store;
+use crate::sys::Errno;
+use crate::sys::lease::{self, Writers};
+use crate::types::{ContentHash, IncomingId, InodeKey};
+
+/// How often it is looked at what waits, and at the free space.
+const EVERY: Duration = Duration::from_millis(200);
+/// Objects given up before the free space is looked at again.
+const AT_ONCE: u32 = 16;
+
+/// What waits to become an object.
+#[derive(Debug, Clone, Copy)]
+struct Waits {
+    id: IncomingId,
+    /// The inode, if it is one that the mount had.
+    inode: Option<(u64, InodeKey)>,
+}
+
+/// The list, and the thread's signal.
+#[derive(Debug, Default)]
+pub(super) struct Keeper {
+    list: Mutex<Vec<Waits>>,
+    signal: Condvar,
+    /// There are objects to give up.
+    gives: AtomicBool,
+}
+
+impl Keeper {
+    /// Has something taken in, once its inode (by device and key) is forgotten.
+    pub(super) fn add(&self, id: IncomingId, inode: Option<(u64, InodeKey)>) {
+        self.list.lock().push(Waits { id, inode });
+        if inode.is_none() {
+            self.signal.notify_one();
+        }
+    }
+}
+
+/// Starts the thread, with what an earlier run has left; it ends with the filesystem.
+pub(super) fn start(fs: &Arc<Fs>) -> std::io::Result<()> {
+    let Some(store) = fs.store.clone() else { return Ok(()) };
+    let known = fs.catalog.read(|reader: &mut Reader| reader.incoming()).unwrap_or_else(
+        |error: CatalogError| {
+            tracing::warn!(%error, "cannot tell what was preserved");
+            Vec::new()
+        },
+    );
+    let there = store.incoming()?;
+    for id in known {
+        store.skip_to(id);
+        if !there.contains(&id) {
+            fs.tell_stored(id, None);
+        }
+    }
+    fs.keeper.gives.store(true, Ordering::Relaxed);
+    for id in there {
+        fs.keeper.add(id, None);
+    }
+    let weak = Arc::downgrade(fs);
+    std::thread::Builder::new().name("keeper".into()).spawn(move || watch(&weak, &store)).map(drop)
+}
+
+fn watch(weak: &Weak<Fs>, store: &Store) {
+    loop {
+        let Some(fs) = weak.upgrade() else { return };
+        {
+            let mut list = fs.keeper.list.lock();
+            if !list.iter().any(|waits| waits.inode.is_none()) {
+                fs.keeper.signal.wait_for(&mut list, EVERY);
+            }
+        }
+        fs.take_in(store);
+        fs.make_room(store);
+    }
+}
+
+/// Whether a mapping can still change what was preserved.
+fn may_be_mapped(store: &Store, id: IncomingId) -> bool {
+    store.open_incoming(id).is_ok_and(|fd| lease::writers(fd.as_fd()) == Writers::Some)
+}
+
+impl Fs {
+    /// Tries again while history makes room on a disk that is full.
+    pub(super) fn with_room<T>(
+        &self,
+        mut work: impl FnMut() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        const PAUSE: Duration = Duration::from_millis(2);
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let since = Instant::now();
+        loop {
+            match work() {
+                Err(Errno::NOSPC)
+                    if self.keeper.gives.load(Ordering::Relaxed) && since.elapsed() < PATIENCE =>
+                {
+                    self.keeper.signal.notify_one();
+                    std::thread::sleep(PAUSE);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Makes objects of what is nobody's any more.
+    fn take_in(&self, store: &Store) {
+        let list = std::mem::take(&mut *self.keeper.list.lock());
+        let is_free = |waits: &Waits| {
+            waits.inode.is_none_or(|(dev, key)| {
+                self.nodes.find(dev, key).is_none() && !may_be_mapped(store, waits.id)
+            })
+        };
+        let (free, mut rest): (Vec<_>, Vec<_>) = list.into_iter().partition(is_free);
+        for waits in free {
+            match store.take_in(waits.id, &|| !self.hashers.is_stopping()) {
+                Ok(content) => {
+                    self.keeper.gives.store(true, Ordering::Relaxed);
+                    self.tell_stored(waits.id, Some(content));
+                }
+                Err(Errno::NOENT) => self.tell_stored(waits.id, None),
+                Err(Errno::INTR) => rest.push(waits),
+                Err(error) => {
+                    // It stays where it is, for the next start.
+                    tracing::warn!(%error, id = waits.id.0, "cannot take in what was preserved");
+                }
+            }
+        }
+        self.keeper.list.lock().extend(rest);
+    }
+
+    fn tell_stored(&self, id: IncomingId, content: Option<(ContentHash, u64)>) {
+        let op = Op::Stored { id, content };
+        self.catalog.push([Event { time_ns: now_ns(), writer: None, op }]);
+    }
+
+    /// Gives up the oldest objects while there is little space.
+    fn make_room(&self, store: &Store) {
+        while self.is_full() && !self.hashers.is_stopping() {
+            let oldest = self.catalog.read(|reader: &mut Reader| reader.oldest_objects(AT_ONCE));
+            let oldest: Vec<_> = match oldest {
+                Ok(oldest) if !oldest.is_empty() => oldest,
+                Ok(_) => return self.keeper.gives.store(false, Ordering::Relaxed),
+                Err(error) => {
+                    let error: CatalogError = error;
+                    return tracing::warn!(%error, "cannot tell what to give up");
+                }
+            };
+            let (count, mut bytes) = (oldest.len(), 0);
+            for (hash, size) in oldest {
+                if let Err(error) = store.remove(hash) {
+                    return tracing::warn!(%error, %hash, "cannot give up an object");
+                }
+                bytes += size;
+                let op = Op::Dropped { hash };
+                self.catalog.push([Event { time_ns: now_ns(), writer: None, op }]);
+            }
+            tracing::info!(count, bytes, "the disk is nearly full: gave up what was kept longest");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Preserving content before something destroys it.
+//!
+//! Owns the choice of how: an inode that loses its last name is moved or linked into the store,
+//! what is about to be changed in place is copied there, by shared blocks where the filesystem can. A
+//! failure is told with the version and never fails the operation.
+//!
+//! # Order of steps
+//! `into the store → change of the backing directory → events → reply`. What a crash leaves in between
+//! stands in the header of the store's objects.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+
+use super::Fs;
+use super::hashing::untimed;
+use super::node::{Node, OpenState};
+use crate::catalog::event::{Kept, Op};
+use crate::store::Store;
+use crate::store::objects::CopyError;
+use crate::sys::{Errno, stat};
+use crate::types::{IncomingId, Loss, SessionId};
+
+/// With less free space than this nothing is kept, in bytes.
+const LEAST_FREE: u64 = 256 << 20;
+/// More free space than this is never called little, in bytes.
+const MOST_FREE: u64 = 32 << 30;
+
+/// What was done for the content that a node has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Preserved {
+    /// The node's seals when it had that content.
+    seals: u64,
+    how: How,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// The catalog knows what became of it.
+    Told,
+    /// There is a copy, in case that it is changed.
+    Held(IncomingId),
+    /// There is none.
+    Lost(Loss),
+}
+
+impl OpenState {
+    fn preserved_now(&self) -> Option<How> {
+        self.preserved.filter(|preserved| preserved.seals == self.seals).map(|p| p.how)
+    }
+}
+
+impl Fs {
+    /// The store, if anything is to be kept.
+    pub(super) fn keeping(&self) -> Option<&Store> {
+        self.store.as_deref()
+    }
+
+    /// The store, if there is room to keep something; `None` where nothing is to be kept.
+    pub(super) fn room(&self) -> Option<Result<&Store, Loss>> {
+        let store = self.keeping()?;
+        Some(if self.is_full() { Err(Loss::NoSpace) } else { Ok(store) })
+    }
+
+    /// Whether there is so little space left that history must make room.
+    pub(super) fn is_full(&self) -> bool {
+        let Ok(figures) = self.statfs() else { return true };
+        let bytes = |blocks: u64| blocks.saturating_mul(figures.f_frsize);
+        bytes(figures.f_bavail) < (bytes(figures.f_blocks) / 10).clamp(LEAST_FREE, MOST_FREE)
+    }
+
+    /// Preserves the content of a node that is about to be cut off, and tells. The caller holds the tree
+    /// lock and the node's for sealing.
+    pub(super) fn preserve(&self, node: &Arc<Node>) {
+        if self.keeping().is_none() {
+            return;
+        }
+        let how = match node.with_open(|open| open.preserved_now()) {
+            Some(How::Told) => return,
+            Some(how) => how,
+            None => match self.copy(node, self.options.copied) {
+                Some(how) => how,
+                None => return,
+            },
+        };
+        self.tell_preserved(node, how);
+        node.with_open(|open| {
+            open.preserved = Some(Preserved { seals: open.seals, how: How::Told });
+        });
+    }
+
+    /// Preserves as [`Fs::preserve`] does, for a call that holds no lock.
+    pub(super) fn preserve_now(&self, node: &Arc<Node>) {
+        if self.keeping().is_some() {
+            let _tree = self.tree.read();
+            let _one = node.sealing.lock();
+            self.preserve(node);
+        }
+    }
+
+    /// Makes a copy of the content of a node that somebody may change in place without our seeing it.
+    pub(super) fn hold(&self, node: &Arc<Node>) {
+        if self.keeping().is_none() || node.with_open(|open| open.preserved_now()).is_some() {
+            return;
+        }
+        let Some(how) = self.copy(node, self.options.copied_at_open) else { return };
+        let before = node.with_open(|open| {
+            open.preserved.replace(Preserved { seals: open.seals, how }).map(|p| p.how)
+        });
+        self.let_go_of(before);
+    }
+
+    /// Tells what became of the content that a seal by `session` replaces. The caller holds the locks of
+    /// a seal.
+    pub(super) fn tell_replaced(&self, node: &Node, session: SessionId) {
+        if node.with_open(|open| open.sealed_by) == Some(session) {
+            // It goes on with its own version.
+            return;
+        }
+        let (now, before) = node.with_open(|open| (open.preserved_now(), open.preserved.take()));
+        match (now, before) {
+            (Some(How::Told), _) | (None, None) => {}
+            (Some(how), _) => self.tell_preserved(node, how),
+            // It was made by somebody else since the copy.
+            (None, Some(before)) => {
+                self.tell_preserved(node, How::Lost(Loss::Overwritten));
+                self.let_go_of(Some(before.how));
+            }
+        }
+    }
+
+    /// Gives up the copy of a content that nobody has changed, once nobody can any more.
+    pub(super) fn let_go(&self, node: &Node) {
+        let unused =
+            node.with_open(|open| if open.is_changing() { None } else { open.preserved.take() });
+        self.let_go_of(unused.map(|preserved| preserved.how));
+    }
+
+    fn let_go_of(&self, how: Option<How>) {
+        if let (Some(How::Held(id)), Some(store)) = (how, self.keeping()) {
+            store.discard(id);
+        }
+    }
+
+    fn tell_preserved(&self, node: &Node, how: How) {
+        let kept = match how {
+            How::Told => return,
+            How::Held(id) => Kept::Incoming(id),
+            How::Lost(loss) => Kept::Lost(loss),
+        };
+        self.push(None, Op::Preserve { key: node.key, kept });
+        if let Kept::Incoming(id) = kept {
+            self.keeper.add(id, None);
+        }
+    }
+
+    /// `None` if there are no bytes.
+    fn copy(&self, node: &Arc<Node>, limit: u64) -> Option<How> {
+        let store = match self.room()? {
+            Ok(store) => store,
+            Err(loss) => return Some(How::Lost(loss)),
+        };
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match untimed(flags, |flags| self.open_node(node, flags)) {
+            Ok(file) => file,
+            Err(error) => return Some(failed(node, error)),
+        };
+        if stat::fstat(&file).is_ok_and(|stat| stat.attr.size == 0) {
+            return None;
+        }
+        if self.magic == super::ZFS {
+            // A clone of what is not on the disk yet has been known to be wrong.
+            let _ = rustix::fs::fsync(&file);
+        }
+        Some(match store.copy_in(file.as_fd(), limit) {
+            Ok(id) => How::Held(id),
+            Err(CopyError::TooLarge) => How::Lost(Loss::TooLarge),
+            Err(CopyError::Failed(error)) => failed(node, error),
+        })
+    }
+}
+
+fn failed(node: &Node, error: Errno) -> How {
+    tracing::warn!(%error, inode = node.key.ino, "cannot keep what is replaced");
+    How::Lost(if error == Errno::NOSPC { Loss::NoSpace } else { Loss::Failed })
+}
