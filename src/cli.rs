@@ -13,6 +13,7 @@
 mod ask;
 mod blame;
 mod busy;
+mod cat;
 mod changes;
 mod log;
 mod manifest;
@@ -84,6 +85,7 @@ enum Command {
     Status(status::Status),
     Sync(sync::Sync),
     Log(log::Log),
+    Cat(cat::Cat),
     Manifest(manifest::Manifest),
     Search(search::Search),
     Changes(changes::Changes),
@@ -158,6 +160,7 @@ fn run(args: Args) -> anyhow::Result<Outcome> {
         Command::Status(command) => command.run(&mut context),
         Command::Sync(command) => command.run(&mut context),
         Command::Log(command) => command.run(&mut context),
+        Command::Cat(command) => command.run(&mut context),
         Command::Manifest(command) => command.run(&mut context),
         Command::Search(command) => command.run(&mut context),
         Command::Changes(command) => command.run(&mut context),

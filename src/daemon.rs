@@ -75,11 +75,11 @@ pub fn run(
     let options = fs_options(&config, descriptors);
     let trial = trial_file(&backing);
     let probe = trial.as_ref().map(AsFd::as_fd);
-    let fs = Fs::new(backing, probe, Arc::clone(&catalog), store, options)
+    let fs = Fs::new(backing, probe, Arc::clone(&catalog), store.clone(), options)
         .context("cannot serve the directory")?;
     let threads = threads(&config);
     let session = Session::mount(Arc::clone(&fs), &config, threads, trial)?;
-    let daemon = Daemon { config, fs, catalog, threads, started_ns: crate::clock::now_ns() };
+    let daemon = Daemon { config, fs, catalog, store, threads, started_ns: crate::clock::now_ns() };
     let served = daemon.serve(session, &runtime_dir, ready);
     daemon.stop();
     // `horace umount` waits for the end of the registration: everything is committed by then.
@@ -92,6 +92,7 @@ struct Daemon {
     config: MountConfig,
     fs: Arc<Fs>,
     catalog: Arc<Catalog>,
+    store: Option<Arc<Store>>,
     threads: usize,
     started_ns: i64,
 }
@@ -175,6 +176,7 @@ impl Daemon {
             socket: registry::socket_path(runtime_dir, &id),
             catalog: Arc::clone(&self.catalog),
             backing,
+            store: self.store.clone(),
             mountpoint: self.config.mountpoint.clone(),
             host: Arc::new(host),
         })?;

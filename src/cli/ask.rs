@@ -46,10 +46,7 @@ impl Context {
     ) -> anyhow::Result<End> {
         let mut printer =
             Printer { out: &mut self.out, human, failed: None, _record: std::marker::PhantomData };
-        let answer = match target {
-            Target::Served { record, .. } => ask_daemon(&record.socket, request, &mut printer),
-            Target::Stopped { catalog, .. } => ask_catalog(catalog, request, &mut printer),
-        };
+        let answer = ask(target, request, &mut printer);
         match (answer, printer.failed) {
             (Err(ClientError::Sink(_)), Some(error)) => Err(error),
             (answer, _) => Ok(answer?),
@@ -67,6 +64,18 @@ impl Context {
             Target::Stopped { backing, .. } => backing.clone(),
         };
         Shown { root, working_dir: self.working_dir.clone() }
+    }
+}
+
+/// Asks whoever can answer.
+pub(super) fn ask(
+    target: &Target,
+    request: &Request,
+    sink: &mut dyn Sink,
+) -> Result<End, ClientError> {
+    match target {
+        Target::Served { record, .. } => ask_daemon(&record.socket, request, sink),
+        Target::Stopped { backing, catalog, .. } => ask_catalog(backing, catalog, request, sink),
     }
 }
 

@@ -54,6 +54,11 @@ impl Output {
         written.map_err(closed)
     }
 
+    /// Prints bytes as they are.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.out.write_all(bytes).map_err(closed)
+    }
+
     /// Hands over what was printed so far.
     pub(super) fn flush(&mut self) -> anyhow::Result<()> {
         self.out.flush().map_err(closed)

@@ -3,14 +3,17 @@
 //! Owns sending a request and reading its answer line by line.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::access::Guard;
 pub use super::query::Sink;
-use super::query::{Answer, Query, answer_from_catalog};
-use super::wire::{AnswerLine, End, Failure, Request};
+use super::query::{Answer, Contents, Query, answer_from_catalog};
+use super::wire::{AnswerLine, End, Failure, Receiver, Request};
 use crate::catalog::{CatalogError, Reader};
+use crate::config::OWN_DIR;
+use crate::store::Store;
 
 /// Why there is no whole answer.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +38,9 @@ pub enum ClientError {
     /// The catalog cannot be opened.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The backing directory cannot be opened.
+    #[error("cannot open the backing directory")]
+    Backing(#[source] io::Error),
     /// Whoever asked wants no more.
     #[error(transparent)]
     Sink(io::Error),
@@ -55,7 +61,7 @@ pub fn ask_daemon(
     line.push(b'\n');
     // A daemon that refuses at once has hung up already: its reason is still there to be read.
     let sent = stream.write_all(&line);
-    let mut answer = BufReader::with_capacity(64 * 1024, stream);
+    let mut answer = BufReader::with_capacity(64 * 1024, Receiver::new(stream));
     loop {
         if answer.buffer().is_empty() {
             sink.flush().map_err(ClientError::Sink)?;
@@ -67,7 +73,11 @@ pub fn ask_daemon(
             return Err(ClientError::Broken(cut));
         };
         match AnswerLine::parse(text)? {
-            AnswerLine::Record(record) => sink.line(record).map_err(ClientError::Sink)?,
+            AnswerLine::Record(record) => match answer.get_mut().file() {
+                Some(file) => sink.file(record, file),
+                None => sink.line(record),
+            }
+            .map_err(ClientError::Sink)?,
             AnswerLine::End(end) => return Ok(end),
             AnswerLine::Failure(failure) => return Err(failure.into()),
         }
@@ -79,6 +89,7 @@ pub fn ask_daemon(
 /// # Errors
 /// If it cannot be read, or the request needs a daemon.
 pub fn ask_catalog(
+    backing: &Path,
     catalog: &Path,
     request: &Request,
     sink: &mut dyn Sink,
@@ -86,13 +97,18 @@ pub fn ask_catalog(
     let mut main = Reader::open(catalog)?;
     let mut side = Reader::open(catalog)?;
     let mut answer = Answer::new(sink);
+    // Without one, what was preserved cannot be read.
+    let own = std::fs::File::open(backing.join(OWN_DIR)).ok();
+    let store = own.and_then(|own| Store::open(own.as_fd()).ok());
+    let backing: OwnedFd = std::fs::File::open(backing).map_err(ClientError::Backing)?.into();
+    let contents = Contents { backing: &backing, store: store.as_ref() };
     let mut query = Query {
         main: &mut main,
         side: &mut side,
         guard: &mut Guard::Everything,
         answer: &mut answer,
     };
-    match answer_from_catalog(&mut query, request) {
+    match answer_from_catalog(&mut query, &contents, request) {
         Ok(()) => Ok(answer.end()),
         Err(super::query::QueryError::Sink(error)) => Err(ClientError::Sink(error)),
         Err(super::query::QueryError::Catalog(error)) => Err(error.into()),

@@ -5,16 +5,19 @@
 //! looks up what the walk needs to know.
 
 mod changes;
+mod content;
 mod history;
 mod manifest;
 mod search;
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use serde::Serialize;
 use uuid::Uuid;
 
 pub(super) use changes::Position;
+pub(super) use content::Contents;
 
 use super::access::{Guard, Want};
 use super::records::Users;
@@ -33,6 +36,15 @@ pub trait Sink {
     /// If nobody wants more.
     fn line(&mut self, line: &[u8]) -> io::Result<()>;
 
+    /// Takes one line with an open file.
+    ///
+    /// # Errors
+    /// If nobody wants more.
+    fn file(&mut self, line: &[u8], file: OwnedFd) -> io::Result<()> {
+        drop(file);
+        self.line(line)
+    }
+
     /// Hands over what was taken so far.
     ///
     /// # Errors
@@ -49,6 +61,12 @@ pub(super) enum QueryError {
     NotFound { path: Vec<u8> },
     #[error("{} is no regular file: only these have versions", shown(path))]
     NotAFile { path: Vec<u8> },
+    #[error("{} has no version `{name}`", shown(path))]
+    NoVersion { path: Vec<u8>, name: String },
+    #[error("the content of this version was not kept: {reason}")]
+    NotKept { reason: String },
+    #[error("cannot open {what}")]
+    Store { what: String, source: crate::sys::Errno },
     #[error("permission denied: {what}")]
     Denied { what: String },
     #[error("nothing was catalogued at that time yet")]
@@ -73,12 +91,17 @@ impl QueryError {
     /// The last line of the answer.
     pub(super) fn to_failure(&self) -> Failure {
         let code = match self {
-            Self::NotFound { .. } | Self::TooEarly => FailureCode::NotFound,
+            Self::NotFound { .. } | Self::TooEarly | Self::NoVersion { .. } => {
+                FailureCode::NotFound
+            }
+            Self::NotKept { .. } => FailureCode::NotKept,
             Self::NotAFile { .. } => FailureCode::WrongKind,
             Self::Denied { .. } => FailureCode::Denied,
             Self::Glob(_) => FailureCode::BadRequest,
             Self::NotRunning => FailureCode::NotRunning,
-            Self::Host(_) | Self::Catalog(_) | Self::Sink(_) => FailureCode::Internal,
+            Self::Host(_) | Self::Catalog(_) | Self::Sink(_) | Self::Store { .. } => {
+                FailureCode::Internal
+            }
         };
         let cause = std::error::Error::source(self).map(|source| format!(": {source}"));
         Failure { code, message: format!("{self}{}", cause.unwrap_or_default()) }
@@ -103,6 +126,14 @@ impl<'a> Answer<'a> {
         serde_json::to_writer(&mut self.line, record)?;
         self.end.records += 1;
         self.sink.line(&self.line)
+    }
+
+    /// Writes one record that comes with an open file.
+    pub(super) fn file(&mut self, record: &impl Serialize, file: OwnedFd) -> io::Result<()> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, record)?;
+        self.end.records += 1;
+        self.sink.file(&self.line, file)
     }
 
     /// Hands over what was written so far.
@@ -172,11 +203,15 @@ impl Ids {
 /// Answers from the catalog alone; what needs a daemon is refused.
 pub(super) fn answer_from_catalog(
     query: &mut Query<'_, '_>,
+    contents: &Contents<'_>,
     request: &Request,
 ) -> Result<(), QueryError> {
     match request {
         Request::Log { path } => query.log(&path.0, &Users::read()),
         Request::Blame { path } => query.blame(&path.0, &Users::read()),
+        Request::Cat { path, version, at_ns } => {
+            query.content(contents, &path.0, version.as_deref(), *at_ns)
+        }
         Request::Manifest { path, at_ns } => query.manifest(&path.0, *at_ns),
         Request::Search { path, filter } => query.search(&path.0, filter),
         Request::Changes { path, since, limit, .. } => {

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use super::status::Host;
 use super::wire::{Failure, FailureCode, last_line};
 use crate::catalog::Catalog;
+use crate::store::Store;
 use crate::sys::creds::Identity;
 
 /// Connections of all ordinary users together.
@@ -46,6 +47,8 @@ pub struct ServerConfig {
     pub catalog: Arc<Catalog>,
     /// The backing directory.
     pub backing: OwnedFd,
+    /// What was preserved of it.
+    pub store: Option<Arc<Store>>,
     /// Where it is mounted: who cannot get there nor to the backing directory sees nothing.
     pub mountpoint: PathBuf,
     /// The mount.
@@ -70,6 +73,7 @@ impl std::fmt::Debug for Server {
 struct Shared {
     catalog: Arc<Catalog>,
     backing: Arc<OwnedFd>,
+    store: Option<Arc<Store>>,
     mountpoint: PathBuf,
     host: Arc<dyn Host>,
     stopping: AtomicBool,
@@ -114,6 +118,7 @@ impl Server {
         let shared = Arc::new(Shared {
             catalog: config.catalog,
             backing: Arc::new(backing),
+            store: config.store,
             mountpoint: config.mountpoint,
             host: config.host,
             stopping: AtomicBool::new(false),

@@ -5,9 +5,17 @@
 //! key. Names are bytes: a field like `path` is text, with U+FFFD for what is not UTF-8, and then a
 //! field like `path_base64` has the exact bytes.
 
-use std::io::{self, BufRead};
+use std::collections::VecDeque;
+use std::io::{self, BufRead, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use data_encoding::BASE64;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -84,6 +92,18 @@ pub enum Request {
         /// Which.
         #[serde(flatten)]
         path: PathField,
+    },
+    /// The content of one version, as an open file that comes with its record.
+    Cat {
+        /// Of which path.
+        #[serde(flatten)]
+        path: PathField,
+        /// Its number, the beginning of its digest, or `head`; the head if left out.
+        #[serde(default)]
+        version: Option<String>,
+        /// What the path had then, in nanoseconds since 1970, instead of a version.
+        #[serde(default)]
+        at_ns: Option<i64>,
     },
     /// The digests of the files in a directory, or of one file.
     Manifest {
@@ -179,6 +199,8 @@ pub enum FailureCode {
     NotFound,
     /// The path is of a kind that has no such answer.
     WrongKind,
+    /// The content of the version is lost.
+    NotKept,
     /// The caller may not.
     Denied,
     /// Too many clients at once.
@@ -265,6 +287,53 @@ pub fn read_request(input: impl BufRead) -> Result<Request, RequestError> {
         });
     }
     Ok(serde_json::from_slice(&line)?)
+}
+
+/// Sends bytes with an open file.
+///
+/// # Errors
+/// The socket's.
+pub(super) fn send_with_file(stream: &UnixStream, bytes: &[u8], file: &OwnedFd) -> io::Result<()> {
+    let files = [file.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&files));
+    let parts = [IoSlice::new(bytes)];
+    rustix::net::sendmsg(stream, &parts, &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// A connection whose bytes may come with open files.
+pub(super) struct Receiver {
+    stream: UnixStream,
+    files: VecDeque<OwnedFd>,
+}
+
+impl Receiver {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Self { stream, files: VecDeque::new() }
+    }
+
+    /// The file that came first of those not taken yet.
+    pub(super) fn file(&mut self) -> Option<OwnedFd> {
+        self.files.pop_front()
+    }
+}
+
+impl io::Read for Receiver {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(buffer)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let message = rustix::net::recvmsg(&self.stream, &mut parts, &mut ancillary, flags)?;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(files) = message {
+                self.files.extend(files);
+            }
+        }
+        Ok(message.bytes)
+    }
 }
 
 #[cfg(test)]

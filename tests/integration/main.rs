@@ -18,6 +18,7 @@ mod export;
 mod fstab;
 mod hashing;
 mod hidden;
+mod keep;
 mod layers;
 mod mapped;
 mod mapping;

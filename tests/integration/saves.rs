@@ -83,6 +83,7 @@ fn each_save_is_a_version(
     }
     let sizes: Vec<_> = mounted.log_of("f").iter().map(|v| v["size"].as_u64().unwrap()).collect();
     assert_eq!(sizes, [1, 2, 3, 4].map(|n| content(n).len() as u64));
+    mounted.assert_kept("f");
     mounted.assert_catalog_is_true();
 }
 

@@ -3,6 +3,7 @@
 //! Owns the time limits, and what each request needs from the mount before the catalog is asked.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,11 +12,14 @@ use std::time::Duration;
 use super::{Shared, is_privileged};
 use crate::catalog::CatalogError;
 use crate::control::access::Guard;
-use crate::control::query::{Answer, Position, Query, QueryError, Sink, answer_from_catalog};
+use crate::control::query::{
+    Answer, Contents, Position, Query, QueryError, Sink, answer_from_catalog,
+};
 use crate::control::records::SyncRecord;
 use crate::control::status::StatusRecord;
 use crate::control::wire::{
     Failure, FailureCode, Follow, Request, RequestError, Wait, last_line, read_request,
+    send_with_file,
 };
 use crate::sys::creds::Identity;
 
@@ -73,6 +77,13 @@ impl Sink for SocketSink<'_> {
         self.0.write_all(b"\n")
     }
 
+    fn file(&mut self, line: &[u8], file: OwnedFd) -> io::Result<()> {
+        // The file goes with the first byte of its line.
+        self.0.flush()?;
+        send_with_file(self.0.get_ref(), &line[..1], &file)?;
+        self.line(&line[1..])
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
     }
@@ -100,7 +111,10 @@ impl Client<'_, '_> {
         }
         self.check_reach()?;
         match request {
-            Request::Log { .. } | Request::Manifest { .. } | Request::Blame { .. } => host.settle(),
+            Request::Log { .. }
+            | Request::Cat { .. }
+            | Request::Manifest { .. }
+            | Request::Blame { .. } => host.settle(),
             Request::Changes { path, since, follow: Follow::Yes, limit } => {
                 let catalog = &self.shared.catalog;
                 let position =
@@ -110,7 +124,9 @@ impl Client<'_, '_> {
             _ => {}
         }
         self.shared.catalog.barrier();
-        self.query(|query| answer_from_catalog(query, request))
+        let shared = self.shared;
+        let contents = Contents { backing: &shared.backing, store: shared.store.as_deref() };
+        self.query(|query| answer_from_catalog(query, &contents, request))
     }
 
     /// Runs a query that sees what is committed.

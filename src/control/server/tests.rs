@@ -247,7 +247,7 @@ fn without_a_daemon_the_same_questions_go_to_the_catalog() {
     let path = fixture.dir.path().join("state/catalog.db");
     let ask = |request: &Request| {
         let mut lines = Lines::default();
-        ask_catalog(&path, request, &mut lines).map(|_| lines)
+        ask_catalog(path.parent().unwrap(), &path, request, &mut lines).map(|_| lines)
     };
     let files = ask(&manifest("")).unwrap().parsed::<ManifestRecord>();
     assert_eq!(files[0].sha256, Some(digest("x")));

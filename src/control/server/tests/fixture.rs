@@ -84,6 +84,7 @@ impl Fixture {
             socket: dir.path().join("sock"),
             catalog: Arc::clone(&catalog),
             backing: std::fs::File::open(&backing).unwrap().into(),
+            store: None,
             mountpoint: "/nonexistent".into(),
             host: Arc::new(FakeHost {
                 backing: backing.clone(),

@@ -1,0 +1,122 @@
+//! `horace cat`.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use sha2::{Digest, Sha256};
+
+use crate::clock::now_ns;
+use crate::control::client::Sink;
+use crate::control::records::ContentRecord;
+use crate::control::wire::{PathField, Request};
+use crate::timespec::parse_time;
+use crate::types::ContentHash;
+
+use super::ask::ask;
+use super::{Context, Outcome};
+
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 20;
+
+/// Print the content of a version of a file
+#[derive(Debug, clap::Args)]
+pub(super) struct Cat {
+    /// The file, which may be gone; with @VERSION: a number, the beginning of a SHA-256, or `head`
+    #[arg(value_name = "PATH[@VERSION]")]
+    path: PathBuf,
+    /// As of this time: 10m, 2h, `yesterday 14:00`, `2026-01-31 14:00` or RFC 3339
+    #[arg(long, value_name = "T")]
+    at: Option<String>,
+}
+
+impl Cat {
+    pub(super) fn run(self, context: &mut Context) -> anyhow::Result<Outcome> {
+        let (path, version) = split_version(&self.path);
+        let zone = jiff::tz::TimeZone::system();
+        let at_ns = match &self.at {
+            Some(_) if version.is_some() => bail!("a version and a time are given: leave one out"),
+            Some(text) => Some(parse_time(text, now_ns(), &zone)?),
+            None => None,
+        };
+        let target = context.target(path)?;
+        let request = Request::Cat { path: PathField(target.path().into()), version, at_ns };
+        let mut content = Received::default();
+        ask(&target, &request, &mut content)?;
+        let (record, file) = content.0.context("the daemon's answer has no content")?;
+        let mut hasher = Sha256::new();
+        let mut rest = record.size;
+        let mut buffer = vec![0; CHUNK];
+        while rest > 0 {
+            let room = usize::try_from(rest).unwrap_or(CHUNK).min(CHUNK);
+            match rustix::io::pread(&file, &mut buffer[..room], record.size - rest) {
+                Ok(0) => break,
+                Ok(n) => {
+                    hasher.update(&buffer[..n]);
+                    context.out.bytes(&buffer[..n])?;
+                    rest -= n as u64;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error).context("cannot read the content"),
+            }
+        }
+        let read = ContentHash::from(hasher);
+        if rest > 0 || record.sha256.is_some_and(|known| known != read) {
+            bail!("what was printed is not the version: its bytes have changed since");
+        }
+        Ok(Outcome::Complete)
+    }
+}
+
+/// Takes the version off a path, unless something of that whole name is there.
+fn split_version(path: &Path) -> (&Path, Option<String>) {
+    let bytes = path.as_os_str().as_bytes();
+    let Some(at) = bytes.iter().rposition(|byte| *byte == b'@') else { return (path, None) };
+    let (before, version) = (&bytes[..at], &bytes[at + 1..]);
+    let hex = version.len() >= 6 && version.iter().all(u8::is_ascii_hexdigit);
+    let number = !version.is_empty() && version.iter().all(u8::is_ascii_digit);
+    let is_version = version == b"head" || hex || number;
+    if !is_version || before.is_empty() || path.symlink_metadata().is_ok() {
+        return (path, None);
+    }
+    let version = String::from_utf8_lossy(version).into_owned();
+    (Path::new(OsStr::from_bytes(before)), Some(version))
+}
+
+/// A record with its file.
+#[derive(Default)]
+struct Received(Option<(ContentRecord, OwnedFd)>);
+
+impl Sink for Received {
+    fn line(&mut self, _line: &[u8]) -> io::Result<()> {
+        Err(io::Error::other("the answer came without the file"))
+    }
+
+    fn file(&mut self, line: &[u8], file: OwnedFd) -> io::Result<()> {
+        self.0 = Some((serde_json::from_slice(line)?, file));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_what_follows_the_last_at_sign() {
+        let split = |path: &'static str| {
+            let (path, version) = split_version(Path::new(path));
+            (path.to_str().unwrap(), version)
+        };
+        let version = |v: &str| Some(v.to_owned());
+        assert_eq!(split("d/f@3"), ("d/f", version("3")));
+        assert_eq!(split("f@head"), ("f", version("head")));
+        assert_eq!(split("me@home@e3b0c4"), ("me@home", version("e3b0c4")));
+        assert_eq!(split("me@home"), ("me@home", None));
+        assert_eq!(split("f@"), ("f@", None));
+        assert_eq!(split("@3"), ("@3", None));
+    }
+}
