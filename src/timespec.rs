@@ -1,11 +1,16 @@
-//! Points in time as people type them.
+//! Points in time and lengths of time as people type them.
 //!
-//! Owns one pure parser, used by every `--at` and `--since`. Never reads the clock or the zone:
-//! both come as arguments.
+//! Owns the pure parser of every `--at` and `--since`, and [`Span`], which policies are written in.
+//! Never reads the clock or the zone: both come as arguments.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The text names no point in time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,8 +24,8 @@ pub struct TimeError {
 /// The time that `text` names at `now_ns` in `zone`, in nanoseconds since 1970.
 ///
 /// Takes RFC 3339, `YYYY-MM-DD [HH:MM[:SS]]` in the zone, `today` and `yesterday` with or without a
-/// time of day, `now`, and how long ago: `90s`, `10m`, `2h`, `1h30m`, `3d`, `2w`, with or without
-/// `ago`.
+/// time of day, `now`, and how long ago as a [`Span`]: `90s`, `10m`, `2h`, `1h30m`, `3d`, `2w`,
+/// `1y`, with or without `ago`.
 ///
 /// # Errors
 /// If it is none of these, or lies before 1677 or after 2262.
@@ -47,21 +52,97 @@ fn relative(text: &str, now_ns: i64) -> Option<i64> {
     if text == "now" {
         return Some(now_ns);
     }
-    let mut rest = text.strip_suffix("ago").unwrap_or(text).trim_end();
-    let mut ago_ns = 0_i64;
-    if rest.is_empty() {
-        return None;
+    let ago = Span::read(text.strip_suffix("ago").unwrap_or(text).trim_end())?;
+    now_ns.checked_sub(ago.as_ns())
+}
+
+/// A length of time: `90s`, `10m`, `12h`, `1h30m`, `30d`, `2w`, `1y`.
+///
+/// A day has 24 hours, a week 7 days and a year 365 days, so that a length is the same whenever it
+/// is applied. It shows itself in the smallest unit it was typed in: `30d` stays `30d`, and `1h30m`
+/// is `90m`. At most about 292 years.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Span {
+    seconds: i64,
+    /// Seconds of the unit it is shown in; `seconds` is a multiple of it.
+    unit: i64,
+}
+
+/// The text is no length of time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no length of time: use 30m, 12h, 30d, 2w or 1y; a month is 30d")]
+pub struct SpanError {
+    text: String,
+}
+
+const DAY: i64 = 86_400;
+const WEEK: i64 = 7 * DAY;
+
+impl Span {
+    /// So many days of 24 hours.
+    pub const fn days(days: u16) -> Self {
+        Self { seconds: days as i64 * DAY, unit: DAY }
     }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (number, tail) = rest.split_at(digits);
-        let letters = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(letters);
-        let seconds = number.parse::<i64>().ok()?.checked_mul(unit_seconds(unit)?)?;
-        ago_ns = ago_ns.checked_add(seconds.checked_mul(1_000_000_000)?)?;
-        rest = tail.trim_start();
+
+    /// Its nanoseconds, never negative.
+    pub fn as_ns(self) -> i64 {
+        self.seconds * 1_000_000_000
     }
-    now_ns.checked_sub(ago_ns)
+
+    fn read(text: &str) -> Option<Self> {
+        let (mut seconds, mut smallest) = (0_i64, i64::MAX);
+        let mut rest = text;
+        while !rest.is_empty() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+            let (number, tail) = rest.split_at(digits);
+            let letters = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+            let (unit, tail) = tail.split_at(letters);
+            let unit = unit_seconds(unit)?;
+            seconds = seconds.checked_add(number.parse::<i64>().ok()?.checked_mul(unit)?)?;
+            smallest = smallest.min(unit);
+            rest = tail.trim_start();
+        }
+        // What is shown as nanoseconds must fit them, and nothing at all is no length.
+        seconds.checked_mul(1_000_000_000).filter(|_| smallest < i64::MAX)?;
+        // Years are no whole weeks.
+        let unit = if seconds % smallest == 0 { smallest } else { DAY };
+        Some(Self { seconds, unit })
+    }
+}
+
+impl FromStr for Span {
+    type Err = SpanError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::read(text.trim()).ok_or_else(|| SpanError { text: text.into() })
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letter = match self.unit {
+            1 => 's',
+            60 => 'm',
+            3600 => 'h',
+            DAY => 'd',
+            WEEK => 'w',
+            _ => 'y',
+        };
+        write!(f, "{}{letter}", self.seconds / self.unit)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
 }
 
 fn unit_seconds(unit: &str) -> Option<i64> {
@@ -69,8 +150,9 @@ fn unit_seconds(unit: &str) -> Option<i64> {
         "s" | "sec" => 1,
         "m" | "min" => 60,
         "h" => 3600,
-        "d" => 86_400,
-        "w" => 7 * 86_400,
+        "d" => DAY,
+        "w" => WEEK,
+        "y" => 365 * DAY,
         _ => return None,
     })
 }
@@ -132,6 +214,7 @@ mod tests {
     #[case("1h30m ago", "2026-03-10T09:30:00+00:00")]
     #[case("3d", "2026-03-07T11:00:00+00:00")]
     #[case("2w", "2026-02-24T11:00:00+00:00")]
+    #[case("1y", "2025-03-10T11:00:00+00:00")]
     #[case("90 s", "")]
     #[case("today", "2026-03-09T23:00:00+00:00")]
     #[case("yesterday 14:00", "2026-03-09T13:00:00+00:00")]
@@ -158,7 +241,43 @@ mod tests {
         assert!(message.contains("`soon`") && message.contains("yesterday 14:00"));
     }
 
+    #[rstest]
+    #[case("30d", "30d", 30 * DAY)]
+    #[case("2w", "2w", 14 * DAY)]
+    #[case("1y", "1y", 365 * DAY)]
+    #[case("1h30m", "90m", 5400)]
+    #[case(" 1h 30min ", "90m", 5400)]
+    #[case("1y1w", "372d", 372 * DAY)]
+    #[case("0s", "0s", 0)]
+    fn spans_stay_as_they_were_typed(
+        #[case] text: &str,
+        #[case] shown: &str,
+        #[case] seconds: i64,
+    ) {
+        let span: Span = text.parse().unwrap();
+        assert_eq!((span.to_string().as_str(), span.as_ns()), (shown, seconds * 1_000_000_000));
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("d")]
+    #[case("30")]
+    #[case("3 d")]
+    #[case("-3d")]
+    #[case("1mo")]
+    #[case("300y")]
+    fn what_is_no_span_says_how_to_write_one(#[case] text: &str) {
+        let message = text.parse::<Span>().unwrap_err().to_string();
+        assert!(message.contains(&format!("`{text}`")) && message.contains("a month is 30d"));
+    }
+
     proptest! {
+        #[test]
+        fn spans_survive_their_text(parts in "([0-9]{1,2}[smhdwy] ?){1,2}") {
+            let span: Span = parts.parse().unwrap();
+            prop_assert_eq!(span.to_string().parse(), Ok(span));
+        }
+
         #[test]
         fn no_text_panics(text in ".*", now in any::<i64>()) {
             let _ = parse_time(&text, now, &TimeZone::UTC);
