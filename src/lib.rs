@@ -15,7 +15,7 @@
 //! Imports go to the right only:
 //!
 //! ```text
-//! main > cli > daemon > fuse    > fs > catalog, store > sys > types, clock, config, file_id, timespec
+//! main > cli > daemon > fuse    > fs > catalog, store > sys > types, clock, config, file_id, timespec, ...
 //!                     > control >      catalog, store > sys > ...
 //! ```
 //!
@@ -58,6 +58,7 @@ pub mod daemon;
 pub mod file_id;
 pub mod fs;
 pub mod fuse;
+pub mod sizespec;
 pub mod store;
 pub mod sys;
 pub mod timespec;

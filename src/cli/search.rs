@@ -9,6 +9,7 @@ use crate::clock::now_ns;
 use crate::control::records::SearchRecord;
 use crate::control::search::{Names, Pattern, SearchFilter};
 use crate::control::wire::{PathField, QueryField, Request};
+use crate::sizespec::Size;
 use crate::timespec::parse_time;
 use crate::types::Kind;
 
@@ -109,19 +110,7 @@ fn size_range(text: &str) -> Result<RangeInclusive<u64>, String> {
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
-    let error = || format!("`{text}` is no size: use 100, 10k, 1M or 2G");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
-        "" => 0,
-        "k" | "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return Err(error()),
-    };
-    let number: u64 = number.parse().map_err(|_| error())?;
-    number.checked_mul(1 << shift).ok_or_else(error)
+    text.parse::<Size>().map(|size| size.0).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

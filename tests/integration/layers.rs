@@ -8,6 +8,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("clock", &[]),
     ("timespec", &[]),
+    ("sizespec", &[]),
     ("file_id", &["types"]),
     ("config", &["types"]),
     ("sys", &["types"]),
@@ -27,7 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "cli",
         &[
             "daemon", "control", "catalog", "store", "sys", "types", "clock", "config", "file_id",
-            "timespec",
+            "sizespec", "timespec",
         ],
     ),
 ];
