@@ -17,6 +17,7 @@
 //! ```text
 //! main > cli > daemon > fuse    > fs > catalog, store > sys > types, clock, config, file_id, timespec, ...
 //!                     > control >      catalog, store > sys > ...
+//!                                      retention      > timespec, ...
 //! ```
 //!
 //! | room | what is in it |
@@ -25,6 +26,7 @@
 //! | [`fs`] | what each operation does on the backing directory; sessions, seals, the walk |
 //! | [`catalog`] | the temporal tree in SQLite: one writer, many readers |
 //! | [`store`] | preserved content, by its digest |
+//! | [`retention`] | which history is kept and which goes, with a reason each; pure |
 //! | [`control`] | the Unix socket between the command line and the daemon; who may see what |
 //! | [`daemon`] | the only wiring: start, serve, stop, in order |
 //! | [`cli`] | one file per command |
@@ -58,6 +60,7 @@ pub mod daemon;
 pub mod file_id;
 pub mod fs;
 pub mod fuse;
+pub mod retention;
 pub mod sizespec;
 pub mod store;
 pub mod sys;

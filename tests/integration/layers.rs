@@ -9,6 +9,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("timespec", &[]),
     ("sizespec", &[]),
+    ("retention", &["sizespec", "timespec"]),
     ("file_id", &["types"]),
     ("config", &["types"]),
     ("sys", &["types"]),
