@@ -1,8 +1,9 @@
 //! Which history is kept and which is dropped, with a reason for each item.
 //!
-//! Owns the policies, their text form and the decisions. Never reads a clock, a file or the catalog,
-//! and drops nothing itself: `(policy, items, now) -> decisions`. What is retained are the versions of
-//! one file, or the snapshots of one dataset; both are [`Item`]s here.
+//! Owns the policies, their text form, the decisions and the cap on what one run may drop. Never
+//! reads a clock, a file or the catalog, and drops nothing itself: `(policy, items, now) -> decisions`.
+//! What is retained are the versions of one file, or the snapshots of one dataset; both are [`Item`]s
+//! here.
 //!
 //! # What is always kept
 //! The head of a live file, and whatever is pinned. No rule and no limit drops them.
@@ -45,6 +46,7 @@
 //! files of every program are deleted files. Nothing is excluded, and no size is too large.
 
 mod bucket;
+mod cap;
 mod decide;
 mod grid;
 mod policy;
@@ -53,6 +55,7 @@ mod reason;
 mod tests;
 
 pub use bucket::{Bucket, Period};
+pub use cap::{Cap, CapError, Share, ShareError, Tally};
 pub use grid::{Grid, GridError, Spacing, Step};
 pub use policy::{Count, Keep, KeepError, Limit, Policy};
 pub use reason::{Decision, DropReason, KeepReason};
