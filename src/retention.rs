@@ -1,12 +1,12 @@
 //! Which history is kept and which is dropped, with a reason for each item.
 //!
-//! Owns the policies, their text form, the decisions and the cap on what one run may drop. Never
-//! reads a clock, a file or the catalog, and drops nothing itself: `(policy, items, now) -> decisions`.
-//! What is retained are the versions of one file, or the snapshots of one dataset; both are [`Item`]s
-//! here.
+//! Owns the policies, their text form, the decisions, the cap on what one run may drop and the order
+//! in which history goes when space is short. Never reads a clock, a file or the catalog, and drops
+//! nothing itself: `(policy, items, now) -> decisions`. What is retained are the versions of one
+//! file, or the snapshots of one dataset; both are [`Item`]s here.
 //!
 //! # What is always kept
-//! The head of a live file, and whatever is pinned. No rule and no limit drops them.
+//! The head of a live file, and whatever is pinned. No rule, limit or shortage of space drops them.
 //!
 //! # Rules
 //! An item is kept if any rule of [`Keep`] holds for it, and every rule that holds is told:
@@ -50,6 +50,7 @@ mod cap;
 mod decide;
 mod grid;
 mod policy;
+mod pressure;
 mod reason;
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,7 @@ pub use bucket::{Bucket, Period};
 pub use cap::{Cap, CapError, Share, ShareError, Tally};
 pub use grid::{Grid, GridError, Spacing, Step};
 pub use policy::{Count, Keep, KeepError, Limit, Policy};
+pub use pressure::{Candidate, PressureQueue};
 pub use reason::{Decision, DropReason, KeepReason};
 
 /// Something retained: a version of a file, or a snapshot.
