@@ -6,7 +6,8 @@
 //! file, or the snapshots of one dataset; both are [`Item`]s here.
 //!
 //! # What is always kept
-//! The head of a live file, and whatever is pinned. No rule, limit or shortage of space drops them.
+//! The head of a live file, and whatever is pinned. No rule, limit, exclusion or shortage of space
+//! drops them.
 //!
 //! # Rules
 //! An item is kept if any rule of [`Keep`] holds for it, and every rule that holds is told:
@@ -19,8 +20,8 @@
 //! | `grid = "1h:all,1d:1h,30d:1d"` | everything of the last hour, the last item of every hour for a day, of every day for 30 days |
 //!
 //! Limits drop what is too large to be preserved, was replaced too long ago, or is of a file that was
-//! deleted too long ago, whatever the rules say. What they drop is not a candidate for any rule, so it
-//! takes no place among the last 10.
+//! deleted too long ago, whatever the rules say; so do exclusions by glob. What they drop is not
+//! a candidate for any rule, so it takes no place among the last 10.
 //!
 //! A number can be `"all"`. Items are ordered by their number, never by their time: a clock that was
 //! set back does not make the newest item the oldest. Of items in the same bucket the last is kept,
@@ -44,23 +45,54 @@
 //! every hour for 90 days, of every day for a year, of every week for five years, and the last 10 for
 //! as long as the file lives. A year after a file was deleted all of it goes, because the scratch
 //! files of every program are deleted files. Nothing is excluded, and no size is too large.
+//!
+//! # Text
+//! ```
+//! let retention = horace::retention::Retention::from_toml(r#"
+//!     exclude = ["*.tmp", "**/.cache/**"]
+//!
+//!     [[rule]]
+//!     globs = ["*.log", "/var/log/**"]
+//!     keep = { last = 3, within = "7d" }
+//!     limit = { size = "64M", age = "90d" }
+//!
+//!     [default]
+//!     keep = { last = 10, within = "30d", grid = "90d:1h,1y:1d,5y:1w" }
+//!     limit = { deleted = "1y" }
+//!
+//!     [cap]
+//!     share = "50%"
+//! "#)?;
+//! assert_eq!(retention.choose(b"a/b.tmp").to_string(), "excluded by `*.tmp`");
+//! assert_eq!(retention.choose(b"var/log/x").to_string(), "rule `/var/log/**`");
+//! # Ok::<(), horace::retention::RetentionError>(())
+//! ```
+//! The first rule with a glob that matches decides, else `default`. A glob without a slash is matched
+//! against the last name of a path, one with a slash against the whole path below the mount; `*`
+//! stays within a name, `**` crosses them. A `keep` or `limit` that is given stands alone, one that is
+//! missing is the built-in default's; `limit = {}` is no limit. Sizes are as in [`crate::sizespec`],
+//! lengths of time as in [`crate::timespec::Span`].
 
 mod bucket;
 mod cap;
 mod decide;
+mod globs;
 mod grid;
 mod policy;
 mod pressure;
 mod reason;
+mod rules;
 #[cfg(test)]
 mod tests;
 
 pub use bucket::{Bucket, Period};
 pub use cap::{Cap, CapError, Share, ShareError, Tally};
+pub use globs::{Globs, GlobsError};
 pub use grid::{Grid, GridError, Spacing, Step};
 pub use policy::{Count, Keep, KeepError, Limit, Policy};
 pub use pressure::{Candidate, PressureQueue};
 pub use reason::{Decision, DropReason, KeepReason};
+pub use rules::{Choice, Retention, RetentionError, Rule, RuleError};
 
 /// Something retained: a version of a file, or a snapshot.
 ///

@@ -258,6 +258,23 @@ proptest! {
 
     #[test]
     fn no_text_panics(text in ".*") {
+        let _ = Retention::from_toml(&text);
         let _ = text.parse::<Grid>();
+        let _ = text.parse::<Share>();
+    }
+
+    #[test]
+    fn every_configuration_survives_its_text(
+        keep in rules().prop_filter("keeps something", |keep| keep.check().is_ok()),
+        limit in policy().prop_map(|policy| policy.limit),
+    ) {
+        let policy = Policy { keep, limit };
+        let globs = Globs::try_from(vec!["*.x".into()]).unwrap();
+        let retention = Retention {
+            rules: vec![Rule { globs, policy: policy.clone() }],
+            default: policy,
+            ..Retention::default()
+        };
+        prop_assert_eq!(Retention::from_toml(&retention.to_string()), Ok(retention));
     }
 }
