@@ -129,7 +129,7 @@ impl Fs {
             match store.take_in(waits.id, &|| !self.hashers.is_stopping()) {
                 Ok(content) => {
                     self.keeper.gives.store(true, Ordering::Relaxed);
-                    self.tell_stored(waits.id, Some(content));
+                    self.tell_stored(waits.id, content);
                 }
                 Err(Errno::NOENT) => self.tell_stored(waits.id, None),
                 Err(Errno::INTR) => rest.push(waits),

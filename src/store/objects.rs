@@ -155,7 +155,8 @@ impl Store {
     }
 
     /// Makes an object of what was preserved, and returns its digest and size in bytes. Nobody may
-    /// be changing it any more. Asks `go_on` between reads.
+    /// be changing it any more. Asks `go_on` between reads. What has another name is somebody's, as a
+    /// crash between two steps leaves it: that is only let go, with `None`.
     ///
     /// # Errors
     /// `EINTR` if it is not to go on; the filesystem's.
@@ -163,8 +164,12 @@ impl Store {
         &self,
         id: IncomingId,
         go_on: &dyn Fn() -> bool,
-    ) -> Result<(ContentHash, u64), Errno> {
+    ) -> Result<Option<(ContentHash, u64)>, Errno> {
         let file = self.open_incoming(id)?;
+        if stat::fstat(&file)?.attr.nlink > 1 {
+            self.discard(id);
+            return Ok(None);
+        }
         let (hash, size) = read_whole(file.as_fd(), go_on)?;
         rustix::fs::fdatasync(&file)?;
         // It is history's from now on: no user's quota, and nobody's to read.
@@ -184,7 +189,7 @@ impl Store {
             Err(Errno::INVAL) => rustix::fs::renameat(&self.incoming, &*from, &dir, &*name)?,
             Err(error) => return Err(error),
         }
-        Ok((hash, size))
+        Ok(Some((hash, size)))
     }
 
     /// Opens an object for reading. Its bytes are to be checked by whoever reads them.
@@ -332,12 +337,16 @@ mod tests {
             let file = File::open(&path).unwrap();
             let id = match how {
                 0 => store.move_in(at.as_fd(), b"f").unwrap(),
-                1 => store.link_in(&file).unwrap(),
+                1 => {
+                    let id = store.link_in(&file).unwrap();
+                    std::fs::remove_file(&path).unwrap();
+                    id
+                }
                 _ => store.copy_in(file.as_fd(), 100).unwrap(),
             };
-            assert_eq!(path.exists(), how != 0);
+            assert_eq!(path.exists(), how == 2);
             assert_eq!(bytes(store.open_incoming(id).unwrap()), content.as_bytes());
-            let (hash, size) = store.take_in(id, &|| true).unwrap();
+            let (hash, size) = store.take_in(id, &|| true).unwrap().unwrap();
             assert_eq!(size, content.len() as u64);
             assert_eq!(bytes(store.open_object(hash).unwrap()), content.as_bytes());
             assert_eq!(store.open_incoming(id).unwrap_err(), Errno::NOENT);
@@ -356,7 +365,7 @@ mod tests {
         std::fs::write(&path, "twice").unwrap();
         let file = File::open(&path).unwrap();
         let ids = [0, 1].map(|_| store.copy_in(file.as_fd(), 100).unwrap());
-        let taken = ids.map(|id| store.take_in(id, &|| true).unwrap());
+        let taken = ids.map(|id| store.take_in(id, &|| true).unwrap().unwrap());
         assert_eq!(taken[0], taken[1]);
         assert!(store.incoming().unwrap().is_empty());
         assert_eq!(bytes(store.open_object(taken[0].0).unwrap()), b"twice");
@@ -375,6 +384,29 @@ mod tests {
         assert!(next > id);
         assert_eq!(store.take_in(id, &|| false).unwrap_err(), Errno::INTR);
         assert_eq!(store.incoming().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_somebodys_still_is_let_go_as_it_was() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let (dir, store) = store();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "live").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+        // For root alone to do.
+        let _ = std::os::unix::fs::chown(&path, Some(1234), Some(1234));
+        let before = std::fs::metadata(&path).unwrap();
+        store.link_in(&File::open(&path).unwrap()).unwrap();
+        // As after a crash before the name was taken away.
+        let store = Store::open(File::open(dir.path()).unwrap().as_fd()).unwrap();
+        for id in store.incoming().unwrap() {
+            assert_eq!(store.take_in(id, &|| true).unwrap(), None);
+        }
+        let found = std::fs::metadata(&path).unwrap();
+        let facts = |found: &std::fs::Metadata| (found.mode(), found.uid(), found.nlink());
+        assert_eq!(facts(&found), facts(&before));
+        assert_eq!(std::fs::read(&path).unwrap(), b"live");
+        assert!(store.incoming().unwrap().is_empty());
     }
 
     #[test]
