@@ -15,6 +15,7 @@ use crate::catalog::event::{Event, Op};
 use crate::catalog::{CatalogError, Reader};
 use crate::clock::now_ns;
 use crate::store::Store;
+use crate::store::objects::Came;
 use crate::sys::Errno;
 use crate::sys::lease::{self, Writers};
 use crate::types::{ContentHash, IncomingId, InodeKey};
@@ -126,7 +127,8 @@ impl Fs {
         };
         let (free, mut rest): (Vec<_>, Vec<_>) = list.into_iter().partition(is_free);
         for waits in free {
-            match store.take_in(waits.id, &|| !self.hashers.is_stopping()) {
+            let came = if waits.inode.is_some() { Came::AsInode } else { Came::AsCopy };
+            match store.take_in(waits.id, came, &|| !self.hashers.is_stopping()) {
                 Ok(content) => {
                     self.keeper.gives.store(true, Ordering::Relaxed);
                     self.tell_stored(waits.id, content);

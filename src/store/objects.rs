@@ -33,6 +33,15 @@ pub struct StoreError {
     source: Errno,
 }
 
+/// How content came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Came {
+    /// With its inode: what of it was on the disk still is.
+    AsInode,
+    /// As a copy, or nobody knows.
+    AsCopy,
+}
+
 /// Why content was not copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyError {
@@ -163,6 +172,7 @@ impl Store {
     pub fn take_in(
         &self,
         id: IncomingId,
+        came: Came,
         go_on: &dyn Fn() -> bool,
     ) -> Result<Option<(ContentHash, u64)>, Errno> {
         let file = self.open_incoming(id)?;
@@ -171,7 +181,9 @@ impl Store {
             return Ok(None);
         }
         let (hash, size) = read_whole(file.as_fd(), go_on)?;
-        rustix::fs::fdatasync(&file)?;
+        if came == Came::AsCopy {
+            rustix::fs::fdatasync(&file)?;
+        }
         // It is history's from now on: no user's quota, and nobody's to read.
         match rustix::fs::fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT)) {
             // Where a user mounts for himself, it stays his.
@@ -346,7 +358,7 @@ mod tests {
             };
             assert_eq!(path.exists(), how == 2);
             assert_eq!(bytes(store.open_incoming(id).unwrap()), content.as_bytes());
-            let (hash, size) = store.take_in(id, &|| true).unwrap().unwrap();
+            let (hash, size) = store.take_in(id, Came::AsCopy, &|| true).unwrap().unwrap();
             assert_eq!(size, content.len() as u64);
             assert_eq!(bytes(store.open_object(hash).unwrap()), content.as_bytes());
             assert_eq!(store.open_incoming(id).unwrap_err(), Errno::NOENT);
@@ -365,7 +377,7 @@ mod tests {
         std::fs::write(&path, "twice").unwrap();
         let file = File::open(&path).unwrap();
         let ids = [0, 1].map(|_| store.copy_in(file.as_fd(), 100).unwrap());
-        let taken = ids.map(|id| store.take_in(id, &|| true).unwrap().unwrap());
+        let taken = ids.map(|id| store.take_in(id, Came::AsCopy, &|| true).unwrap().unwrap());
         assert_eq!(taken[0], taken[1]);
         assert!(store.incoming().unwrap().is_empty());
         assert_eq!(bytes(store.open_object(taken[0].0).unwrap()), b"twice");
@@ -382,7 +394,7 @@ mod tests {
         assert_eq!(store.incoming().unwrap(), [id]);
         let next = store.copy_in(File::open(&path).unwrap().as_fd(), 100).unwrap();
         assert!(next > id);
-        assert_eq!(store.take_in(id, &|| false).unwrap_err(), Errno::INTR);
+        assert_eq!(store.take_in(id, Came::AsCopy, &|| false).unwrap_err(), Errno::INTR);
         assert_eq!(store.incoming().unwrap().len(), 2);
     }
 
@@ -396,11 +408,11 @@ mod tests {
         // For root alone to do.
         let _ = std::os::unix::fs::chown(&path, Some(1234), Some(1234));
         let before = std::fs::metadata(&path).unwrap();
-        store.link_in(&File::open(&path).unwrap()).unwrap();
+        store.link_in(File::open(&path).unwrap()).unwrap();
         // As after a crash before the name was taken away.
         let store = Store::open(File::open(dir.path()).unwrap().as_fd()).unwrap();
         for id in store.incoming().unwrap() {
-            assert_eq!(store.take_in(id, &|| true).unwrap(), None);
+            assert_eq!(store.take_in(id, Came::AsCopy, &|| true).unwrap(), None);
         }
         let found = std::fs::metadata(&path).unwrap();
         let facts = |found: &std::fs::Metadata| (found.mode(), found.uid(), found.nlink());
