@@ -126,6 +126,12 @@ impl Timestamp {
     pub fn as_ns(self) -> i64 {
         self.secs.saturating_mul(1_000_000_000).saturating_add(i64::from(self.nanos))
     }
+
+    /// The inverse of [`Timestamp::as_ns`].
+    pub fn from_ns(ns: i64) -> Self {
+        let nanos = u32::try_from(ns.rem_euclid(1_000_000_000)).unwrap_or_default();
+        Self { secs: ns.div_euclid(1_000_000_000), nanos }
+    }
 }
 
 /// The attributes of an inode, as `stat(2)` has them.
@@ -415,7 +421,8 @@ mod tests {
 
     #[test]
     fn times_before_1970_count_nanoseconds_upwards() {
-        assert_eq!(Timestamp { secs: -1, nanos: 999_999_999 }.as_ns(), -1);
+        let before = Timestamp { secs: -1, nanos: 999_999_999 };
+        assert_eq!((before.as_ns(), Timestamp::from_ns(-1)), (-1, before));
         assert_eq!(Timestamp { secs: i64::MAX, nanos: 0 }.as_ns(), i64::MAX);
     }
 }

@@ -7,7 +7,9 @@
 
 use super::event::{Born, Event, Op, Openness, Place, Replaced};
 use super::rows::{Change, ChangeOp, EntryRow, FileRow, Rows};
-use crate::types::{ContentHash, FileId, Inode, InodeKey, Kind, Name, Origin, Writer};
+use crate::types::{
+    Attr, ContentHash, FileId, Inode, InodeKey, Kind, Name, Origin, Timestamp, Writer,
+};
 
 /// One event being applied.
 pub(super) struct Apply<'r, 'a> {
@@ -32,7 +34,7 @@ pub(super) fn apply(rows: &mut Rows<'_>, event: &Event) -> rusqlite::Result<()> 
         Op::Seal { inode, session, digest, prefix } => this.seal(inode, *session, *digest, *prefix),
         Op::Digest { session, read, prefix } => this.digest(*session, read.as_ref(), *prefix),
         Op::Preserve { key, kept } => this.preserve(*key, *kept),
-        Op::Stored { id, content } => this.stored(*id, *content),
+        Op::Stored { id, content, original } => this.stored(*id, *content, *original),
         Op::Dropped { hash } => this.dropped(*hash),
         Op::End { session, left } => {
             this.end_session(*session, *left);
@@ -366,8 +368,14 @@ impl Apply<'_, '_> {
         let mut number = None;
         if source.head > 0 {
             let hash = self.rows.head_hash(&mut source)?;
-            let origin = self.rows.head_facts(&source)?.map_or(Origin::Write, |facts| facts.0);
-            number = self.new_version_from(&mut target, inode, hash, origin)?;
+            let (origin, size, mtime_ns) = match self.rows.head_facts(&source)? {
+                Some(facts) => facts,
+                None => (Origin::Write, inode.attr.size, inode.attr.mtime.as_ns()),
+            };
+            // Somebody may have the inode open and be changing it already: that is not this version.
+            let attr = Attr { size, mtime: Timestamp::from_ns(mtime_ns), ..inode.attr };
+            let sealed = Inode { attr, ..*inode };
+            number = self.new_version_from(&mut target, &sealed, hash, origin)?;
             if let (Some(number), Some(session)) = (number, source.sealed_by)
                 && let Some(made) = self.rows.state.sessions.get_mut(&session)
             {

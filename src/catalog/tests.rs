@@ -155,6 +155,26 @@ impl World {
 }
 
 #[test]
+fn an_atomic_save_is_the_version_that_was_sealed() {
+    let mut w = World::new();
+    w.write("f", 10, 1);
+    w.write("tmp", 11, 2);
+    // Somebody has opened the new file again by now, and cut it off.
+    let place = |name: &str| Place { parent: ROOT, name: name.as_bytes().into() };
+    let mut inode = w.inode(11, Kind::File);
+    inode.attr.size = 0;
+    let replaced = Some(Replaced { key: key(10), remaining: None, openness: Openness::Closed });
+    w.push(Op::Rename { from: place("tmp"), to: place("f"), inode, replaced });
+    let sizes = w.catalog.read::<_, CatalogError>(|reader| {
+        let located = reader.locate(b"f")?.expect("it is there");
+        Ok(reader.versions(located.file)?.iter().map(|v| v.size).collect::<Vec<_>>())
+    });
+    let sealed = w.inode(11, Kind::File).attr.size;
+    assert_ne!(sealed, 0);
+    assert_eq!(sizes.unwrap(), [sealed, sealed]);
+}
+
+#[test]
 fn an_atomic_save_continues_the_file() {
     let mut w = World::new();
     w.write("doc", 10, 1);
