@@ -35,7 +35,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 
 pub use history::{ChangeInfo, Content, VersionInfo};
-pub use preserve::Source;
+pub use preserve::{Source, VersionKey};
 pub use read::{Located, NodeInfo, Reader, When, components};
 pub use rows::ChangeOp;
 pub use tree::Descend;

@@ -290,6 +290,7 @@ impl Fs {
     pub fn settle(&self) {
         self.settle_mapped();
         self.hashers.settle();
+        self.settle_kept();
     }
 
     /// Seals every session that is still open and stops the threads. Nothing may be asked of the

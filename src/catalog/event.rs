@@ -171,6 +171,8 @@ pub enum Op {
         id: IncomingId,
         /// Its digest and size in bytes; `None` if there was nothing.
         content: Option<(ContentHash, u64)>,
+        /// It is the inode itself that had the version, and not a copy.
+        original: bool,
     },
     /// An object was given up.
     Dropped {

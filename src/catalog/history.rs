@@ -178,9 +178,7 @@ impl Reader {
                 })
             })?
             .collect::<Result<_, _>>()?;
-        for version in &mut versions {
-            version.source = self.unless_lost(version.source)?;
-        }
+        self.tell_lost(&mut versions)?;
         Ok(versions)
     }
 

@@ -9,6 +9,7 @@ use rusqlite::{OptionalExtension, params};
 use super::CatalogError;
 use super::apply::Apply;
 use super::event::{Kept, Prefix};
+use super::history::VersionInfo;
 use super::read::Reader;
 use super::rows::{Rows, get_hash, get_u64};
 use crate::types::{ContentHash, FileId, IncomingId, InodeKey, Loss};
@@ -17,6 +18,9 @@ use crate::types::{ContentHash, FileId, IncomingId, InodeKey, Loss};
 const OBJECT: u8 = 1;
 /// `version.kept` of a content that is the beginning of the next version's.
 const PREFIX: u8 = 2;
+
+/// A file and the number of one of its versions.
+pub type VersionKey = (FileId, u32);
 
 /// Where the content of one version is to be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +98,7 @@ impl Apply<'_, '_> {
         &mut self,
         id: IncomingId,
         content: Option<(ContentHash, u64)>,
+        original: bool,
     ) -> rusqlite::Result<()> {
         let version = self.rows.take_incoming(id)?;
         let Some((hash, size)) = content else {
@@ -103,13 +108,13 @@ impl Apply<'_, '_> {
         };
         self.rows.insert_object(hash, size, self.time_ns)?;
         let Some((file, number)) = version else { return Ok(()) };
-        match self.rows.version_hash(file, number)? {
+        match self.rows.version_facts(file, number)? {
+            Some((Some(known), _)) if known == hash => Ok(()),
             // The bytes were gone before they could be read, but not lost.
-            None => self.rows.fill_hash(file, number, hash),
-            Some(known) if known != hash => {
-                self.rows.set_kept(file, number, Loss::Overwritten.code())
+            Some((None, known)) if original && known == size => {
+                self.rows.fill_hash(file, number, hash)
             }
-            Some(_) => Ok(()),
+            _ => self.rows.set_kept(file, number, Loss::Overwritten.code()),
         }
     }
 
@@ -123,6 +128,21 @@ impl Rows<'_> {
     fn is_kept(&self, file: FileId, number: u32) -> rusqlite::Result<bool> {
         let sql = "SELECT 1 FROM version WHERE file = ?1 AND number = ?2 AND kept = ?3";
         self.db.prepare_cached(sql)?.exists(params![file.0.cast_signed(), number, OBJECT])
+    }
+
+    /// The digest and size of a version; `None` if there is no such version.
+    fn version_facts(
+        &self,
+        file: FileId,
+        number: u32,
+    ) -> rusqlite::Result<Option<(Option<ContentHash>, u64)>> {
+        let sql = "SELECT sha256, size FROM version WHERE file = ?1 AND number = ?2";
+        self.db
+            .prepare_cached(sql)?
+            .query_row(params![file.0.cast_signed(), number], |row| {
+                Ok((get_hash(row, 0)?, get_u64(row, 1)?))
+            })
+            .optional()
     }
 
     fn set_kept(&self, file: FileId, number: u32, code: u8) -> rusqlite::Result<()> {
@@ -217,15 +237,14 @@ impl Rows<'_> {
 }
 
 impl Reader {
-    /// Where the content of a version is to be had; `None` if there is no such version. One that was
-    /// taken back has the bytes of the one before it.
+    /// Where the content of a version is to be had; `None` if there is no such version.
     ///
     /// # Errors
     /// If the catalog cannot be read.
     pub fn source(&self, file: FileId, number: u32) -> Result<Option<Source>, CatalogError> {
         let sql = format!(
             "SELECT {SOURCE_COLUMNS} FROM version v JOIN file f ON f.id = v.file
-             WHERE v.file = ?1 AND v.number IN (?2, ?2 - 1) ORDER BY v.number DESC LIMIT 1"
+             WHERE v.file = ?1 AND v.number = ?2"
         );
         Ok(self
             .db
@@ -234,17 +253,44 @@ impl Reader {
             .optional()?)
     }
 
-    /// Where a content is lost that was to be had from other versions, or the source as it is.
+    /// The version whose content one at `at` with this source shares, and where that one's is; `None` if
+    /// the source says it itself.
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub(super) fn unless_lost(&self, source: Source) -> Result<Source, CatalogError> {
-        let mut last = source;
-        while let Source::Continued(file, number) = last {
-            let next = self.source(file, number)?;
-            last = next.unwrap_or(Source::Lost(Loss::Unseen));
+    pub fn follow(
+        &self,
+        (file, number): VersionKey,
+        source: Source,
+    ) -> Result<Option<(VersionKey, Source)>, CatalogError> {
+        let (at, found) = match source {
+            Source::Prefix => ((file, number + 1), self.source(file, number + 1)?),
+            Source::Continued(file, number) => match self.source(file, number)? {
+                // It was taken back, for it had the bytes of the one before it.
+                None => ((file, number - 1), self.source(file, number - 1)?),
+                found => ((file, number), found),
+            },
+            _ => return Ok(None),
+        };
+        Ok(Some((at, found.unwrap_or(Source::Lost(Loss::Unseen)))))
+    }
+
+    /// What is to be had from other versions is lost with them. `versions` are all of one file.
+    pub(super) fn tell_lost(&self, versions: &mut [VersionInfo]) -> Result<(), CatalogError> {
+        let mut next = Source::Lost(Loss::Unseen);
+        for version in versions.iter_mut().rev() {
+            if version.source != Source::Prefix {
+                next = version.source;
+                let mut at = (version.file, version.number);
+                while let Some(step) = self.follow(at, next)? {
+                    (at, next) = step;
+                }
+            }
+            if matches!(next, Source::Lost(_)) {
+                version.source = next;
+            }
         }
-        Ok(if matches!(last, Source::Lost(_)) { last } else { source })
+        Ok(())
     }
 
     /// What was preserved and has not become an object yet.

@@ -37,12 +37,20 @@ struct Waits {
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
     list: Mutex<Vec<Waits>>,
+    /// Some of what was on the list is being taken in.
+    taking: AtomicBool,
     signal: Condvar,
     /// There are objects to give up.
     gives: AtomicBool,
 }
 
 impl Keeper {
+    /// Whether anything could be taken in at once, or is.
+    fn is_at_work(&self) -> bool {
+        let list = self.list.lock();
+        self.taking.load(Ordering::Relaxed) || list.iter().any(|waits| waits.inode.is_none())
+    }
+
     /// Has something taken in, once its inode (by device and key) is forgotten.
     pub(super) fn add(&self, id: IncomingId, inode: Option<(u64, InodeKey)>) {
         self.list.lock().push(Waits { id, inode });
@@ -65,7 +73,7 @@ pub(super) fn start(fs: &Arc<Fs>) -> std::io::Result<()> {
     for id in known {
         store.skip_to(id);
         if !there.contains(&id) {
-            fs.tell_stored(id, None);
+            fs.tell_stored(id, None, Came::AsCopy);
         }
     }
     fs.keeper.gives.store(true, Ordering::Relaxed);
@@ -117,9 +125,24 @@ impl Fs {
         }
     }
 
+    /// Waits until what is nobody's any more is an object, so that what is said of it is known; but not
+    /// for long.
+    pub(super) fn settle_kept(&self) {
+        const PAUSE: Duration = Duration::from_millis(5);
+        const PATIENCE: Duration = Duration::from_millis(500);
+        let since = Instant::now();
+        while self.keeper.is_at_work() && since.elapsed() < PATIENCE {
+            std::thread::sleep(PAUSE);
+        }
+    }
+
     /// Makes objects of what is nobody's any more.
     fn take_in(&self, store: &Store) {
-        let list = std::mem::take(&mut *self.keeper.list.lock());
+        let list = {
+            let mut list = self.keeper.list.lock();
+            self.keeper.taking.store(true, Ordering::Relaxed);
+            std::mem::take(&mut *list)
+        };
         let is_free = |waits: &Waits| {
             waits.inode.is_none_or(|(dev, key)| {
                 self.nodes.find(dev, key).is_none() && !may_be_mapped(store, waits.id)
@@ -131,9 +154,9 @@ impl Fs {
             match store.take_in(waits.id, came, &|| !self.hashers.is_stopping()) {
                 Ok(content) => {
                     self.keeper.gives.store(true, Ordering::Relaxed);
-                    self.tell_stored(waits.id, content);
+                    self.tell_stored(waits.id, content, came);
                 }
-                Err(Errno::NOENT) => self.tell_stored(waits.id, None),
+                Err(Errno::NOENT) => self.tell_stored(waits.id, None, came),
                 Err(Errno::INTR) => rest.push(waits),
                 Err(error) => {
                     // It stays where it is, for the next start.
@@ -142,10 +165,11 @@ impl Fs {
             }
         }
         self.keeper.list.lock().extend(rest);
+        self.keeper.taking.store(false, Ordering::Relaxed);
     }
 
-    fn tell_stored(&self, id: IncomingId, content: Option<(ContentHash, u64)>) {
-        let op = Op::Stored { id, content };
+    fn tell_stored(&self, id: IncomingId, content: Option<(ContentHash, u64)>, came: Came) {
+        let op = Op::Stored { id, content, original: came == Came::AsInode };
         self.catalog.push([Event { time_ns: now_ns(), writer: None, op }]);
     }
 

@@ -74,46 +74,38 @@ impl Query<'_, '_> {
         contents: &Contents<'_>,
         version: &VersionInfo,
     ) -> Result<OwnedFd, QueryError> {
-        const MOVES: usize = 8;
-        let (mut file, mut number) = (version.file, version.number);
-        let mut tries = 0;
-        loop {
-            let source = self.side.source(file, number)?;
-            let lost = |reason| QueryError::NotKept { reason };
+        const TRIES: usize = 25;
+        const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+        let lost = |reason: &str| QueryError::NotKept { reason: reason.into() };
+        let mut at = (version.file, version.number);
+        for tries in 1..=TRIES {
+            let found = self.side.source(at.0, at.1)?;
+            let mut source = found.ok_or_else(|| lost("it was taken back"))?;
+            while let Some(step) = self.side.follow(at, source)? {
+                (at, source) = step;
+            }
             let opened = match (source, contents.store) {
-                (Some(Source::Head), _) => return self.open_head(contents, file),
-                (Some(Source::Empty), _) => {
+                (Source::Head, _) => return self.open_head(contents, at.0),
+                (Source::Empty, _) => {
                     rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 }
-                // What comes before is longer and begins with it.
-                (Some(Source::Prefix), _) => {
-                    number += 1;
-                    continue;
-                }
-                (Some(Source::Continued(to_file, to_number)), _) => {
-                    (file, number) = (to_file, to_number);
-                    continue;
-                }
-                (Some(Source::Lost(loss)), _) => return Err(lost(loss.to_string())),
-                (None, _) => return Err(lost("retracted".into())),
-                (Some(Source::Object(hash)), Some(store)) => store.open_object(hash),
-                (Some(Source::Incoming(id)), Some(store)) => store.open_incoming(id),
-                (Some(Source::Object(_) | Source::Incoming(_)), None) => {
-                    return Err(lost("the store cannot be read".into()));
-                }
+                (Source::Lost(loss), _) => return Err(lost(&loss.to_string())),
+                (Source::Object(hash), Some(store)) => store.open_object(hash),
+                // What was looked at is better; but as long as somebody uses it, it is not.
+                (Source::Incoming(_), Some(_)) if tries < TRIES => Err(Errno::NOENT),
+                (Source::Incoming(id), Some(store)) => store.open_incoming(id),
+                (_, _) => return Err(lost("the store cannot be read")),
             };
             match opened {
                 Ok(file) => return Ok(file),
                 // It is on its way from one place to the other.
-                Err(Errno::NOENT) if tries < MOVES => {
-                    tries += 1;
-                    std::thread::sleep(std::time::Duration::from_millis(20));
-                }
+                Err(Errno::NOENT) => std::thread::sleep(PAUSE),
                 Err(error) => {
                     return Err(QueryError::Store { what: format!("{source:?}"), source: error });
                 }
             }
         }
+        Err(QueryError::Store { what: "what was kept".into(), source: Errno::NOENT })
     }
 
     fn open_head(&mut self, contents: &Contents<'_>, file: FileId) -> Result<OwnedFd, QueryError> {
