@@ -3,6 +3,7 @@
 //! Owns `.horace/store/` in the backing directory, which is root's alone. Knows contents by their
 //! digests and nothing of files or versions: whose they are, the catalog knows.
 
+pub mod chunk;
 pub mod objects;
 
 pub use objects::{Store, StoreError};
