@@ -5,5 +5,6 @@
 
 pub mod chunk;
 pub mod objects;
+pub mod pack;
 
 pub use objects::{Store, StoreError};

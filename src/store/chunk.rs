@@ -22,7 +22,7 @@ pub struct ChunkSizes {
 }
 
 impl ChunkSizes {
-    /// For what people write.
+    /// For what people write; the documentation of [`pack`](super::pack) says why.
     pub const FINE: Self = Self { min_bytes: 2 << 10, average_bytes: 8 << 10, max_bytes: 64 << 10 };
     /// For contents of which even versions seldom have small parts in common, or which would have too
     /// many chunks.

@@ -1,0 +1,76 @@
+//! Where the places of chunks are looked up: an interface, and an index in memory.
+//!
+//! The real index is part of the catalog, so that what is packed becomes known in the same kind of
+//! transaction as everything else.
+
+use std::collections::{BTreeMap, HashMap};
+
+use parking_lot::Mutex;
+
+use super::error::IndexError;
+use super::types::{Key, PackId, PackIndex, Place};
+
+/// Knows in which pack each chunk and recipe is.
+///
+/// An item may lie in several packs; any of its places will do, as long as that pack is known.
+pub trait ChunkIndex: Send + Sync {
+    /// The place of an item; `None` if it is in no known pack.
+    ///
+    /// # Errors
+    /// The owner's.
+    fn find(&self, key: &Key) -> Result<Option<Place>, IndexError>;
+
+    /// Makes packs known and others unknown, all of it or nothing, durably before it returns.
+    ///
+    /// An item that has a place in a pack that stays known may keep it. An item of a removed pack that is
+    /// in no other pack is forgotten.
+    ///
+    /// # Errors
+    /// The owner's. Nothing has changed then.
+    fn replace(&self, added: &[PackIndex], removed: &[PackId]) -> Result<(), IndexError>;
+
+    /// All packs that are known, in any order.
+    ///
+    /// # Errors
+    /// The owner's.
+    fn packs(&self) -> Result<Vec<PackId>, IndexError>;
+}
+
+/// An index in memory, for tests and measurements.
+#[derive(Debug, Default)]
+pub struct MemoryIndex(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    places: HashMap<Key, Place>,
+    packs: BTreeMap<PackId, PackIndex>,
+}
+
+impl ChunkIndex for MemoryIndex {
+    fn find(&self, key: &Key) -> Result<Option<Place>, IndexError> {
+        Ok(self.0.lock().places.get(key).copied())
+    }
+
+    fn replace(&self, added: &[PackIndex], removed: &[PackId]) -> Result<(), IndexError> {
+        let Known { places, packs } = &mut *self.0.lock();
+        for index in added {
+            packs.insert(index.pack, index.clone());
+        }
+        for pack in removed {
+            packs.remove(pack);
+        }
+        if !removed.is_empty() {
+            places.retain(|_, place| packs.contains_key(&place.pack));
+        }
+        // What lost its place may have another one in any pack.
+        let all = packs.values().filter(|_| !removed.is_empty());
+        for entry in added.iter().chain(all).flat_map(|index| &index.entries) {
+            places.entry(entry.key).or_insert(entry.place);
+        }
+        Ok(())
+    }
+
+    fn packs(&self) -> Result<Vec<PackId>, IndexError> {
+        Ok(self.0.lock().packs.keys().copied().collect())
+    }
+}
