@@ -20,10 +20,16 @@
 //! knows, which [`recover()`] makes known; after (5) loose copies of what is packed. Nothing is lost in any
 //! case, since loose copies go last.
 //!
+//! Cleaning up: (1) to (4) for the new packs, (5) one change of the index that knows the new ones and
+//! forgets the old ones, (6) the old ones are removed. A crash between (4) and (6) leaves packs that nobody
+//! knows. [`recover()`] removes those of which everything is elsewhere, and makes known those that have
+//! more: garbage, of which the next cleaning gets rid.
+//!
 //! # Damage
 //! A damaged frame costs what is in it and nothing else; a damaged header, index or footer costs nothing,
 //! since contents are read by the places in the catalog. Each [`PackError`] names pack, offset and
-//! content. [`PackFile::check`] finds damage before somebody needs what is lost.
+//! content. [`PackFile::check`] finds damage before somebody needs what is lost. A pack with damage is
+//! never rewritten, so that what may be rescued from it is not destroyed.
 //!
 //! # Why
 //! Measured on parts of the Linux sources 6.1.170, 176, 187 and 190 (88,359 files, 832 MB): the ratio of all
@@ -62,6 +68,7 @@ mod fields;
 pub mod file;
 pub mod format;
 mod frame;
+pub mod gc;
 pub mod index;
 pub mod pace;
 pub mod packer;
@@ -78,6 +85,7 @@ pub use check::Damage;
 pub use dir::{Maintenance, PackDir};
 pub use error::PackError;
 pub use file::{PackFile, Scan};
+pub use gc::{GcPolicy, PackUsage, Verdict, choose, rewrite};
 pub use index::{ChunkIndex, MemoryIndex};
 pub use pace::Pace;
 pub use packer::{Cuts, PackOptions, PackStats, Packer};

@@ -84,6 +84,14 @@ impl PackFile {
             .map_err(|fault| self.outline(Part::Footer, at, fault))
     }
 
+    /// Reads the frame in which an item is and checks its checksums.
+    pub(super) fn frame_bytes(&self, place: &Place) -> Result<Vec<u8>, PackError> {
+        let (at, length) = (u64::from(place.frame), place.frame_bytes as usize);
+        let bytes = self.bytes(at, length)?.ok_or_else(|| self.damaged(at, Fault::CutOff))?;
+        frame::check(&bytes).map_err(|fault| self.damaged(at, fault))?;
+        Ok(bytes)
+    }
+
     /// Reads and decompresses the frame in which an item is.
     pub(super) fn frame(&self, place: &Place, decoder: &mut Decoder) -> Result<Frame, PackError> {
         let at = u64::from(place.frame);

@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod gc;
 mod round_trip;
 
 use std::sync::Arc;

@@ -88,6 +88,17 @@ impl<'a> PackWriter<'a> {
         Ok(())
     }
 
+    /// Adds a frame of another pack as it is. None of its items may be in this pack.
+    pub(super) fn add_frame(&mut self, bytes: &[u8], items: &[Entry]) -> Result<(), PackError> {
+        let frame = self.write(bytes)?;
+        self.keys.extend(items.iter().map(|entry| entry.key));
+        self.entries.extend(items.iter().map(|entry| Entry {
+            place: Place { pack: NAMELESS, frame, ..entry.place },
+            ..*entry
+        }));
+        Ok(())
+    }
+
     /// Writes what is left, makes it durable and gives the pack its name.
     pub(super) fn finish(mut self) -> Result<PackIndex, PackError> {
         for lane in 0..self.frames.len() {
