@@ -37,6 +37,10 @@ pub use crate::fuse::session::remount;
 /// How long users of a mount that is taken away by a signal have to finish.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How a directory of Horace's own is opened.
+const OWN_FLAGS: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 /// Two changes within this time may leave the same times: the end waits for it, so that the next
 /// start can trust them.
 const TICK: Duration = Duration::from_millis(40);
@@ -261,21 +265,14 @@ fn is_horace_mount(dir: &OwnedFd) -> bool {
 
 /// Opens the state directory, made for its owner alone if it is missing.
 fn open_state_dir(config: &MountConfig, backing: &OwnedFd) -> anyhow::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let private = Mode::from_raw_mode(0o700);
     let Some(path) = &config.state else {
-        match rustix::fs::mkdirat(backing, OWN_DIR, private) {
-            Ok(()) | Err(sys::Errno::EXIST) => {}
-            Err(error) => {
-                return Err(error).with_context(|| {
-                    format!(
-                        "cannot make {} for the catalog; `-o state=DIR` puts it elsewhere",
-                        config.state_dir().display()
-                    )
-                });
-            }
-        }
-        return rustix::fs::openat(backing, OWN_DIR, flags, Mode::empty())
+        sys::dir::make_private(backing, OWN_DIR).with_context(|| {
+            format!(
+                "cannot make {} for the catalog; `-o state=DIR` puts it elsewhere",
+                config.state_dir().display()
+            )
+        })?;
+        return rustix::fs::openat(backing, OWN_DIR, OWN_FLAGS, Mode::empty())
             .with_context(|| format!("cannot open {}", config.state_dir().display()));
     };
     let describe = || format!("cannot use the state directory {}", path.display());
@@ -290,19 +287,15 @@ fn open_state_dir(config: &MountConfig, backing: &OwnedFd) -> anyhow::Result<Own
             real.display()
         );
     }
-    rustix::fs::open(&real, flags, Mode::empty()).with_context(describe)
+    rustix::fs::open(&real, OWN_FLAGS, Mode::empty()).with_context(describe)
 }
 
 /// Opens the store beside what it preserves; a directory that cannot have one is served without.
 fn open_store(backing: &OwnedFd) -> Option<Arc<Store>> {
     let open = || {
-        match rustix::fs::mkdirat(backing, OWN_DIR, Mode::from_raw_mode(0o700)) {
-            Ok(()) | Err(sys::Errno::EXIST) => {}
-            Err(error) => return Err(anyhow::Error::from(error)),
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let own = rustix::fs::openat(backing, OWN_DIR, flags, Mode::empty())?;
-        Ok(Store::open(own.as_fd())?)
+        sys::dir::make_private(backing, OWN_DIR)?;
+        let own = rustix::fs::openat(backing, OWN_DIR, OWN_FLAGS, Mode::empty())?;
+        anyhow::Ok(Store::open(own.as_fd())?)
     };
     match open() {
         Ok(store) => Some(Arc::new(store)),

@@ -5,6 +5,7 @@
 
 pub mod alloc;
 pub mod creds;
+pub mod dir;
 pub mod fuse_dev;
 pub mod handle;
 pub mod lease;

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use sha2::{Digest, Sha256};
 
+use crate::sys::dir::make_private;
 use crate::sys::{Errno, stat};
 use crate::types::{ContentHash, IncomingId};
 
@@ -232,10 +233,7 @@ impl Store {
         let text = hash.to_string();
         let (dir, name) = text.split_at(2);
         if make == Make::Yes {
-            match rustix::fs::mkdirat(&self.objects, dir, PRIVATE_DIR) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(error),
-            }
+            make_private(&self.objects, dir)?;
         }
         Ok((rustix::fs::openat(&self.objects, dir, DIR, Mode::empty())?, name.into()))
     }
@@ -243,7 +241,6 @@ impl Store {
 
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const DIR: OFlags = READ.union(OFlags::DIRECTORY);
-const PRIVATE_DIR: Mode = Mode::RWXU;
 
 /// Whether a directory that is missing is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,10 +251,7 @@ enum Make {
 
 fn open_dir(at: BorrowedFd<'_>, name: &'static str) -> Result<OwnedFd, StoreError> {
     let open = || {
-        match rustix::fs::mkdirat(at, name, PRIVATE_DIR) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error),
-        }
+        make_private(at, name)?;
         rustix::fs::openat(at, name, DIR, Mode::empty())
     };
     open().map_err(|source| StoreError { name, source })
