@@ -383,8 +383,6 @@ impl Apply<'_, '_> {
                 made.versions.push((target.id, number));
                 target.sealed_by = Some(session);
             }
-        }
-        if source.head > 0 {
             self.rows.insert_continued((source.id, source.head), (target.id, target.head))?;
         }
         let stamp = source.stamp;
