@@ -428,7 +428,7 @@ impl Fs {
         SessionId(self.next_session.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Hands an event to the catalog; the caller holds the tree lock.
+    /// Hands an event to the catalog; the caller holds the tree lock if it is of the tree.
     fn push(&self, writer: Option<Arc<Writer>>, op: Op) {
         self.catalog.push([Event { time_ns: crate::clock::now_ns(), writer, op }]);
     }

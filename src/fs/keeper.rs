@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::Fs;
-use crate::catalog::event::{Event, Op};
+use crate::catalog::event::Op;
 use crate::catalog::{CatalogError, Reader};
-use crate::clock::now_ns;
 use crate::store::Store;
 use crate::store::objects::Came;
 use crate::sys::Errno;
@@ -170,7 +169,7 @@ impl Fs {
 
     fn tell_stored(&self, id: IncomingId, content: Option<(ContentHash, u64)>, came: Came) {
         let op = Op::Stored { id, content, original: came == Came::AsInode };
-        self.catalog.push([Event { time_ns: now_ns(), writer: None, op }]);
+        self.push(None, op);
     }
 
     /// Gives up the oldest objects while there is little space.
@@ -191,8 +190,7 @@ impl Fs {
                     return tracing::warn!(%error, %hash, "cannot give up an object");
                 }
                 bytes += size;
-                let op = Op::Dropped { hash };
-                self.catalog.push([Event { time_ns: now_ns(), writer: None, op }]);
+                self.push(None, Op::Dropped { hash });
             }
             tracing::info!(count, bytes, "the disk is nearly full: gave up what was kept longest");
         }
