@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::retry_on_intr;
 use sha2::{Digest, Sha256};
 
 use super::pending::{PATIENCE, Waiting};
@@ -65,12 +66,10 @@ pub(super) fn read_digest(
     let room = usize::try_from(before.size.saturating_sub(offset) + 1).unwrap_or(CHUNK);
     let mut buffer = vec![0u8; room.min(CHUNK)];
     loop {
-        let n = match rustix::io::pread(fd, &mut buffer[..], offset) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(error),
-        };
+        let n = retry_on_intr(|| rustix::io::pread(fd, &mut buffer[..], offset))?;
+        if n == 0 {
+            break;
+        }
         hasher.update(&buffer[..n]);
         offset += n as u64;
         if enough() || (offset % LEG < n as u64 && before.stamp() != stat::fstat(fd)?.attr.stamp())
@@ -129,15 +128,12 @@ fn read_beginning(
     let mut buffer = vec![0u8; CHUNK];
     while offset < length && !enough() {
         let room = usize::try_from(length - offset).unwrap_or(CHUNK).min(CHUNK);
-        match rustix::io::pread(fd, &mut buffer[..room], offset) {
-            Ok(0) => break,
-            Ok(n) => {
-                hasher.update(&buffer[..n]);
-                offset += n as u64;
-            }
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
+        let n = retry_on_intr(|| rustix::io::pread(fd, &mut buffer[..room], offset))?;
+        if n == 0 {
+            break;
         }
+        hasher.update(&buffer[..n]);
+        offset += n as u64;
     }
     let whole = offset == length;
     Ok(whole.then(|| Tail { hasher, length, stamp: Stamp::default() }))

@@ -138,7 +138,8 @@ impl Store {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let private = Mode::from_raw_mode(0o400);
         let copy = rustix::fs::openat(&self.incoming, &*name, flags, private)?;
-        let copied = share(file, &copy).or_else(|_| copy_bytes(file, &copy, limit));
+        let shared = rustix::fs::ioctl_ficlone(&copy, file);
+        let copied = shared.or_else(|_| copy_bytes(file, &copy, limit));
         if let Err(error) = copied {
             self.discard(id);
             return Err(error);
@@ -261,12 +262,6 @@ fn incoming_name(id: IncomingId) -> String {
     id.0.to_string()
 }
 
-/// Has `copy` share the blocks of `file`.
-fn share(file: BorrowedFd<'_>, copy: &OwnedFd) -> Result<(), CopyError> {
-    rustix::fs::ioctl_ficlone(copy, file)?;
-    Ok(())
-}
-
 fn copy_bytes(file: BorrowedFd<'_>, copy: &OwnedFd, limit: u64) -> Result<(), CopyError> {
     if stat::fstat(file)?.attr.size > limit {
         return Err(CopyError::TooLarge);
@@ -306,12 +301,7 @@ fn read_whole(file: BorrowedFd<'_>, go_on: &dyn Fn() -> bool) -> Result<(Content
 }
 
 fn read_some(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
-    loop {
-        match rustix::io::pread(file, &mut *buffer, offset) {
-            Err(Errno::INTR) => {}
-            result => return result,
-        }
-    }
+    rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *buffer, offset))
 }
 
 #[cfg(test)]
