@@ -38,6 +38,7 @@ use crate::control::client::ClientError;
 use crate::control::lookup::LookupError;
 use crate::control::registry;
 use crate::control::wire::{Failure, FailureCode};
+use crate::timespec::{TimeError, parse_time};
 use output::{Format, Output, OutputClosed};
 
 /// Mount a directory so that every version of every file in it is remembered
@@ -205,6 +206,11 @@ impl Context {
             progress,
         })
     }
+}
+
+/// A time as it was typed, if one was, in nanoseconds since 1970.
+fn typed_time(text: Option<&str>, now_ns: i64) -> Result<Option<i64>, TimeError> {
+    text.map(|text| parse_time(text, now_ns, &jiff::tz::TimeZone::system())).transpose()
 }
 
 /// The settings in the environment as option words, which those of `-o` come after.

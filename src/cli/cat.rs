@@ -7,17 +7,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use rustix::io::retry_on_intr;
 use sha2::{Digest, Sha256};
 
 use crate::clock::now_ns;
 use crate::control::client::Sink;
 use crate::control::records::ContentRecord;
 use crate::control::wire::{PathField, Request};
-use crate::timespec::parse_time;
 use crate::types::ContentHash;
 
 use super::ask::ask;
-use super::{Context, Outcome};
+use super::{Context, Outcome, typed_time};
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
@@ -36,12 +36,10 @@ pub(super) struct Cat {
 impl Cat {
     pub(super) fn run(self, context: &mut Context) -> anyhow::Result<Outcome> {
         let (path, version) = split_version(&self.path);
-        let zone = jiff::tz::TimeZone::system();
-        let at_ns = match &self.at {
-            Some(_) if version.is_some() => bail!("a version and a time are given: leave one out"),
-            Some(text) => Some(parse_time(text, now_ns(), &zone)?),
-            None => None,
-        };
+        if version.is_some() && self.at.is_some() {
+            bail!("a version and a time are given: leave one out");
+        }
+        let at_ns = typed_time(self.at.as_deref(), now_ns())?;
         let target = context.target(path)?;
         let request = Request::Cat { path: PathField(target.path().into()), version, at_ns };
         let mut content = Received::default();
@@ -52,16 +50,15 @@ impl Cat {
         let mut buffer = vec![0; CHUNK];
         while rest > 0 {
             let room = usize::try_from(rest).unwrap_or(CHUNK).min(CHUNK);
-            match rustix::io::pread(&file, &mut buffer[..room], record.size - rest) {
-                Ok(0) => break,
-                Ok(n) => {
-                    hasher.update(&buffer[..n]);
-                    context.out.bytes(&buffer[..n])?;
-                    rest -= n as u64;
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error).context("cannot read the content"),
+            let at = record.size - rest;
+            let read = retry_on_intr(|| rustix::io::pread(&file, &mut buffer[..room], at));
+            let n = read.context("cannot read the content")?;
+            if n == 0 {
+                break;
             }
+            hasher.update(&buffer[..n]);
+            context.out.bytes(&buffer[..n])?;
+            rest -= n as u64;
         }
         let read = ContentHash::from(hasher);
         if rest > 0 || record.sha256.is_some_and(|known| known != read) {

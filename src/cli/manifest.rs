@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use crate::clock::now_ns;
 use crate::control::records::ManifestRecord;
 use crate::control::wire::{PathField, Request};
-use crate::timespec::parse_time;
 use crate::types::ContentHash;
 
 use super::output::{Format, escape};
-use super::{Context, Outcome};
+use super::{Context, Outcome, typed_time};
 
 /// Print the digests of files, as `sha256sum -c` reads them
 #[derive(Debug, clap::Args)]
@@ -28,11 +27,7 @@ pub(super) struct Manifest {
 impl Manifest {
     pub(super) fn run(self, context: &mut Context) -> anyhow::Result<Outcome> {
         let target = context.dir_target(Some(&self.dir))?;
-        let zone = jiff::tz::TimeZone::system();
-        let at_ns = match &self.at {
-            Some(text) => Some(parse_time(text, now_ns(), &zone)?),
-            None => None,
-        };
+        let at_ns = typed_time(self.at.as_deref(), now_ns())?;
         let request = Request::Manifest { path: PathField(target.path().into()), at_ns };
         let (typed, below) = (typed_prefix(&self.dir), target.path().to_vec());
         let end = context.ask(&target, &request, |out, record: ManifestRecord| {

@@ -10,12 +10,11 @@ use crate::control::records::SearchRecord;
 use crate::control::search::{Names, Pattern, SearchFilter};
 use crate::control::wire::{PathField, QueryField, Request};
 use crate::sizespec::Size;
-use crate::timespec::parse_time;
 use crate::types::Kind;
 
 use super::ask::Shown;
 use super::output::{Output, Style, ago, size};
-use super::{Context, Outcome};
+use super::{Context, Outcome, typed_time};
 
 /// Find names that contain a text
 #[derive(Debug, clap::Args)]
@@ -45,10 +44,7 @@ impl Search {
     pub(super) fn run(self, context: &mut Context) -> anyhow::Result<Outcome> {
         let target = context.dir_target(self.dir.as_deref())?;
         let now = now_ns();
-        let since_ns = match &self.since {
-            Some(text) => Some(parse_time(text, now, &jiff::tz::TimeZone::system())?),
-            None => None,
-        };
+        let since_ns = typed_time(self.since.as_deref(), now)?;
         let request = Request::Search {
             path: PathField(target.path().into()),
             filter: SearchFilter {
