@@ -51,6 +51,9 @@
 //! names inodes by number and generation, in the order in which the kernel had them done, and the
 //! rules that make files and versions of them stand in one place, the catalog's `apply`.
 
+#[macro_use]
+mod serde_text;
+
 pub mod catalog;
 pub mod cli;
 pub mod clock;

@@ -3,11 +3,8 @@
 //! Owns one pure parser and its inverse. A unit is a power of 1024 however it is written: `64M`,
 //! `64MB` and `64MiB` are the same, as for most tools that come with filesystems.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A size in bytes: `100`, `10k`, `64M`, `2G`, `1T`, each with or without `B` or `iB`.
 ///
@@ -60,18 +57,7 @@ impl fmt::Display for Size {
     }
 }
 
-impl Serialize for Size {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+serde_text!(Size);
 
 #[cfg(test)]
 mod tests {

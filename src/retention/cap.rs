@@ -3,12 +3,11 @@
 //! Owns the check of a plan before anything of it is done: a wrong policy, or a wrong clock, must not
 //! cost the history of everything in one night.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use indicatif::BinaryBytes;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::sizespec::Size;
 
@@ -66,18 +65,7 @@ impl fmt::Display for Share {
     }
 }
 
-impl Serialize for Share {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Share {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+serde_text!(Share);
 
 /// What a plan comes to, over all files of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
