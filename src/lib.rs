@@ -15,9 +15,9 @@
 //! Imports go to the right only:
 //!
 //! ```text
-//! main > cli > daemon > fuse    > fs > catalog, store > sys > types, clock, config, file_id, timespec, ...
-//!                     > control >      catalog, store > sys > ...
-//!                                      retention      > timespec, ...
+//! main > cli > daemon > fuse > fs > content > catalog, store > sys > types, clock, config, file_id, ...
+//!                     > control   > content > catalog, store > sys > ...
+//!                                             retention      > timespec, sizespec
 //! ```
 //!
 //! | room | what is in it |
@@ -26,6 +26,7 @@
 //! | [`fs`] | what each operation does on the backing directory; sessions, seals, the walk |
 //! | [`catalog`] | the temporal tree in SQLite: one writer, many readers |
 //! | [`store`] | preserved content, by its digest |
+//! | [`content`] | the way from a version to its bytes |
 //! | [`retention`] | which history is kept and which goes, with a reason each; pure |
 //! | [`control`] | the Unix socket between the command line and the daemon; who may see what |
 //! | [`daemon`] | the only wiring: start, serve, stop, in order |
@@ -58,6 +59,7 @@ pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod content;
 pub mod control;
 pub mod daemon;
 pub mod file_id;

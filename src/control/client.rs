@@ -6,13 +6,15 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::access::Guard;
 pub use super::query::Sink;
-use super::query::{Answer, Contents, Query, answer_from_catalog};
+use super::query::{Answer, Query, answer_from_catalog};
 use super::wire::{AnswerLine, End, Failure, Receiver, Request};
 use crate::catalog::{CatalogError, Reader};
 use crate::config::OWN_DIR;
+use crate::content::Contents;
 use crate::store::Store;
 
 /// Why there is no whole answer.
@@ -101,7 +103,7 @@ pub fn ask_catalog(
     let own = std::fs::File::open(backing.join(OWN_DIR)).ok();
     let store = own.and_then(|own| Store::open(own.as_fd()).ok());
     let backing: OwnedFd = std::fs::File::open(backing).map_err(ClientError::Backing)?.into();
-    let contents = Contents { backing: &backing, store: store.as_ref() };
+    let contents = Contents::new(Arc::new(backing), store.map(Arc::new));
     let mut query = Query {
         main: &mut main,
         side: &mut side,

@@ -17,7 +17,6 @@ use serde::Serialize;
 use uuid::Uuid;
 
 pub(super) use changes::Position;
-pub(super) use content::Contents;
 
 use super::access::{Guard, Want};
 use super::records::Users;
@@ -25,6 +24,7 @@ use super::search::GlobError;
 use super::status::StatusRecord;
 use super::wire::{End, Failure, FailureCode, Request};
 use crate::catalog::{CatalogError, Reader};
+use crate::content::{ContentError, Contents};
 use crate::file_id;
 use crate::types::FileId;
 
@@ -63,10 +63,8 @@ pub(super) enum QueryError {
     NotAFile { path: Vec<u8> },
     #[error("{} has no version `{name}`", shown(path))]
     NoVersion { path: Vec<u8>, name: String },
-    #[error("the content of this version was not kept: {reason}")]
-    NotKept { reason: String },
-    #[error("cannot open {what}")]
-    Store { what: String, source: crate::sys::Errno },
+    #[error(transparent)]
+    Content(#[from] ContentError),
     #[error("permission denied: {what}")]
     Denied { what: String },
     #[error("nothing was catalogued at that time yet")]
@@ -94,12 +92,14 @@ impl QueryError {
             Self::NotFound { .. } | Self::TooEarly | Self::NoVersion { .. } => {
                 FailureCode::NotFound
             }
-            Self::NotKept { .. } => FailureCode::NotKept,
+            Self::Content(
+                ContentError::Lost(_) | ContentError::TakenBack | ContentError::NoStore,
+            ) => FailureCode::NotKept,
             Self::NotAFile { .. } => FailureCode::WrongKind,
             Self::Denied { .. } => FailureCode::Denied,
             Self::Glob(_) => FailureCode::BadRequest,
             Self::NotRunning => FailureCode::NotRunning,
-            Self::Host(_) | Self::Catalog(_) | Self::Sink(_) | Self::Store { .. } => {
+            Self::Host(_) | Self::Catalog(_) | Self::Sink(_) | Self::Content(_) => {
                 FailureCode::Internal
             }
         };
@@ -203,7 +203,7 @@ impl Ids {
 /// Answers from the catalog alone; what needs a daemon is refused.
 pub(super) fn answer_from_catalog(
     query: &mut Query<'_, '_>,
-    contents: &Contents<'_>,
+    contents: &Contents,
     request: &Request,
 ) -> Result<(), QueryError> {
     match request {

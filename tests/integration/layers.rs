@@ -16,9 +16,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sys", &["types"]),
     ("catalog", &["sys", "types", "clock"]),
     ("store", &["sys", "types"]),
+    ("content", &["catalog", "store", "sys", "types"]),
     ("fs", &["catalog", "store", "sys", "types", "clock", "config", "file_id"]),
     ("fuse", &["fs", "sys", "types", "clock", "config"]),
-    ("control", &["catalog", "store", "sys", "types", "clock", "config", "file_id", "timespec"]),
+    (
+        "control",
+        &["catalog", "content", "store", "sys", "types", "clock", "config", "file_id", "timespec"],
+    ),
     (
         "daemon",
         &[

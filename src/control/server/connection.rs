@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use super::{Shared, is_privileged};
 use crate::catalog::CatalogError;
+use crate::content::Contents;
 use crate::control::access::Guard;
-use crate::control::query::{
-    Answer, Contents, Position, Query, QueryError, Sink, answer_from_catalog,
-};
+use crate::control::query::{Answer, Position, Query, QueryError, Sink, answer_from_catalog};
 use crate::control::records::SyncRecord;
 use crate::control::status::StatusRecord;
 use crate::control::wire::{
@@ -125,7 +124,7 @@ impl Client<'_, '_> {
         }
         self.shared.catalog.barrier();
         let shared = self.shared;
-        let contents = Contents { backing: &shared.backing, store: shared.store.as_deref() };
+        let contents = Contents::new(Arc::clone(&shared.backing), shared.store.clone());
         self.query(|query| answer_from_catalog(query, &contents, request))
     }
 

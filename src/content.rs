@@ -1,0 +1,134 @@
+//! From a version to its bytes.
+//!
+//! Owns the way there: the catalog says what became of a content, and the backing directory or the store
+//! has it. Never writes, and never checks what it opens: whoever reads knows the digest.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::retry_on_intr;
+
+use crate::catalog::{CatalogError, Reader, Source, VersionKey};
+use crate::store::Store;
+use crate::sys::Errno;
+use crate::types::{FileId, Loss};
+
+/// Why a content cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    /// There is no such version any more.
+    #[error("the version was taken back")]
+    TakenBack,
+    /// Nobody has it.
+    #[error("the content of this version was not kept: {0}")]
+    Lost(Loss),
+    /// It was kept, but the store cannot be read.
+    #[error("the store cannot be read")]
+    NoStore,
+    /// It is a live file without a name.
+    #[error("the file has no name")]
+    NoName,
+    /// It cannot be opened.
+    #[error("cannot open {what}")]
+    Open {
+        /// What was to be opened.
+        what: String,
+        /// The filesystem's reason.
+        source: Errno,
+    },
+    /// The catalog cannot be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+/// The content of one version, open for reading. It may go on behind the version's end.
+#[derive(Debug)]
+pub enum Content {
+    /// A file has it, from its beginning on.
+    File(OwnedFd),
+}
+
+impl Content {
+    /// Reads from `offset` on; returns the number of bytes, 0 at the end.
+    ///
+    /// # Errors
+    /// The filesystem's.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+        match self {
+            Self::File(file) => retry_on_intr(|| rustix::io::pread(file, &mut *buffer, offset)),
+        }
+    }
+
+    /// The file that has it, if one has: its blocks can be shared.
+    pub fn file(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::File(file) => Some(file.as_fd()),
+        }
+    }
+}
+
+/// Where contents lie.
+#[derive(Debug, Clone)]
+pub struct Contents {
+    backing: Arc<OwnedFd>,
+    store: Option<Arc<Store>>,
+}
+
+impl Contents {
+    /// The contents of a backing directory, with what was preserved of it.
+    pub fn new(backing: Arc<OwnedFd>, store: Option<Arc<Store>>) -> Self {
+        Self { backing, store }
+    }
+
+    /// Opens the content of a version, as the catalog that `reader` reads has it.
+    ///
+    /// # Errors
+    /// If it was not kept, or cannot be opened.
+    pub fn open(&self, reader: &mut Reader, version: VersionKey) -> Result<Content, ContentError> {
+        /// What is on its way from one place to another is there before long.
+        const TRIES: usize = 25;
+        const PAUSE: Duration = Duration::from_millis(20);
+        for tries in 1..=TRIES {
+            let mut at = version;
+            let mut source = reader.source(at.0, at.1)?.ok_or(ContentError::TakenBack)?;
+            while let Some(step) = reader.follow(at, source)? {
+                (at, source) = step;
+            }
+            let opened = match (source, &self.store) {
+                (Source::Head, _) => return self.open_head(reader, at.0),
+                (Source::Empty, _) => rustix::fs::open("/dev/null", READ, Mode::empty()),
+                (Source::Lost(loss), _) => return Err(ContentError::Lost(loss)),
+                (Source::Object(hash), Some(store)) => store.open_object(hash),
+                // What was looked at is better; but as long as somebody uses it, it is not.
+                (Source::Incoming(_), Some(_)) if tries < TRIES => Err(Errno::NOENT),
+                (Source::Incoming(id), Some(store)) => store.open_incoming(id),
+                (_, _) => return Err(ContentError::NoStore),
+            };
+            match opened {
+                Ok(file) => return Ok(Content::File(file)),
+                Err(Errno::NOENT) => std::thread::sleep(PAUSE),
+                Err(error) => {
+                    return Err(ContentError::Open { what: format!("{source:?}"), source: error });
+                }
+            }
+        }
+        Err(ContentError::Open { what: "what was kept".into(), source: Errno::NOENT })
+    }
+
+    fn open_head(&self, reader: &mut Reader, file: FileId) -> Result<Content, ContentError> {
+        let now = reader.seq()?;
+        let path = reader.path_of(file, now)?.ok_or(ContentError::NoName)?;
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let flags = READ | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+        rustix::fs::openat2(&self.backing, &*path, flags, Mode::empty(), within)
+            .map(Content::File)
+            .map_err(|source| {
+                let what = format!("`/{}`", String::from_utf8_lossy(&path).escape_debug());
+                ContentError::Open { what, source }
+            })
+    }
+}
+
+const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
