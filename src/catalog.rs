@@ -27,6 +27,7 @@ mod statements;
 mod tests;
 mod tree;
 mod writer;
+mod xattrs;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub use preserve::{Source, VersionKey};
 pub use read::{Located, NodeInfo, Reader, When, components};
 pub use rows::ChangeOp;
 pub use tree::Descend;
+pub use xattrs::XattrsAt;
 
 use crate::types::Seq;
 use event::{Event, Op};

@@ -12,5 +12,6 @@ pub mod lease;
 pub mod process;
 pub mod sqlite;
 pub mod stat;
+pub mod xattr;
 
 pub use rustix::io::Errno;

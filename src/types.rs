@@ -3,10 +3,14 @@
 //! Owns the newtypes for identities, digests, attributes and names, with their text forms. Never
 //! does I/O. The meanings are those of the glossary in the crate documentation.
 
+mod xattrs;
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use xattrs::Xattrs;
 
 /// A name in a directory: any bytes but `/` and NUL, at most 255 of them.
 pub type Name = Box<[u8]>;
@@ -342,6 +346,8 @@ pub enum Origin {
     Import,
     /// Changed on the backing directory, around the mount.
     External,
+    /// Brought back from an older version.
+    Restore,
 }
 
 impl Origin {
@@ -351,6 +357,7 @@ impl Origin {
             Self::Write => 1,
             Self::Import => 2,
             Self::External => 3,
+            Self::Restore => 4,
         }
     }
 
@@ -360,6 +367,7 @@ impl Origin {
             1 => Self::Write,
             2 => Self::Import,
             3 => Self::External,
+            4 => Self::Restore,
             _ => return None,
         })
     }
@@ -371,6 +379,7 @@ impl fmt::Display for Origin {
             Self::Write => "write",
             Self::Import => "import",
             Self::External => "external",
+            Self::Restore => "restore",
         })
     }
 }

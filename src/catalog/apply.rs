@@ -7,8 +7,9 @@
 
 use super::event::{Born, Event, Op, Openness, Place, Replaced};
 use super::rows::{Change, ChangeOp, EntryRow, FileRow, Rows};
+use super::sessions::Sealed;
 use crate::types::{
-    Attr, ContentHash, FileId, Inode, InodeKey, Kind, Name, Origin, Timestamp, Writer,
+    Attr, ContentHash, FileId, Inode, InodeKey, Kind, Name, Origin, Timestamp, Writer, Xattrs,
 };
 
 /// One event being applied.
@@ -30,8 +31,13 @@ pub(super) fn apply(rows: &mut Rows<'_>, event: &Event) -> rusqlite::Result<()> 
         }
         Op::Rename { from, to, inode, replaced } => this.rename(from, to, inode, *replaced),
         Op::Exchange { a, b } => this.exchange(a, b),
-        Op::Attr { inode } => this.attr(inode),
-        Op::Seal { inode, session, digest, prefix } => this.seal(inode, *session, *digest, *prefix),
+        Op::Attr { inode, before } => this.attr(inode, before.as_deref()),
+        Op::Leave { key, xattrs } => this.leave(*key, xattrs),
+        Op::Arrive { at, inode, replaced } => this.move_in(at, inode, *replaced),
+        Op::Seal { inode, session, digest, prefix, origin } => {
+            let sealed = Sealed { inode, digest: *digest, prefix: *prefix, origin: *origin };
+            this.seal(&sealed, *session)
+        }
         Op::Digest { session, read, prefix } => this.digest(*session, read.as_ref(), *prefix),
         Op::Preserve { key, kept } => this.preserve(*key, *kept),
         Op::Stored { id, content, original } => this.stored(*id, *content, *original),
@@ -89,7 +95,7 @@ impl Apply<'_, '_> {
         let mut row = self.rows.file(FileId::ROOT)?;
         row.key = inode.key;
         self.rows.put(row);
-        self.attr(inode)
+        self.attr(inode, None)
     }
 
     fn create(&mut self, at: &Place, inode: &Inode, born: &Born) -> rusqlite::Result<()> {
@@ -122,9 +128,12 @@ impl Apply<'_, '_> {
         name: &Name,
         inode: &Inode,
     ) -> rusqlite::Result<FileRow> {
-        let ended = self.rows.ended_at(parent, name)?.filter(|f| f.kind == inode.attr.kind);
+        // Another symlink is another file: of each there is only one target.
+        let continues = |f: &FileRow| f.kind == inode.attr.kind && f.kind != Kind::Symlink;
+        let ended = self.rows.ended_at(parent, name)?.filter(continues);
         let file = match ended {
             Some(mut file) => {
+                self.rows.insert_past_xattrs(file.id, &Xattrs::default())?;
                 file.ended = None;
                 file.links = 1;
                 file.key = inode.key;
@@ -366,6 +375,7 @@ impl Apply<'_, '_> {
         let seq = self.rows.seq();
         let settled = source.settled();
         let mut number = None;
+        self.rows.insert_past_xattrs(target.id, &Xattrs::default())?;
         if source.head > 0 {
             let hash = self.rows.head_hash(&mut source)?;
             let (origin, size, mtime_ns) = match self.rows.head_facts(&source)? {
@@ -428,14 +438,47 @@ impl Apply<'_, '_> {
         self.record_with(ChangeOp::Exchange, old_b.child, Some(old_a.child), None)
     }
 
-    fn attr(&mut self, inode: &Inode) -> rusqlite::Result<()> {
+    /// An inode that was made elsewhere was moved to a name. Over a file it goes on with that file,
+    /// with a version that is still to be told.
+    fn move_in(
+        &mut self,
+        at: &Place,
+        inode: &Inode,
+        replaced: Option<Replaced>,
+    ) -> rusqlite::Result<()> {
+        let Some(parent) = self.rows.find(at.parent)? else {
+            self.unknown("move_in");
+            return Ok(());
+        };
+        if let Some(entry) = self.rows.entry(parent.id, &at.name)? {
+            let mut taken = self.rows.file(entry.child)?;
+            if taken.kind == Kind::File && taken.links == 1 {
+                self.settle_replaced(replaced, None);
+                self.rows.insert_past_xattrs(taken.id, &Xattrs::default())?;
+                taken.key = inode.key;
+                taken.take_attr(&inode.attr);
+                self.rows.put(taken);
+                return Ok(());
+            }
+            self.lose_name(parent.id, &at.name, entry, replaced)?;
+        }
+        let file = self.be_born(parent.id, &at.name, inode)?;
+        self.record(ChangeOp::Create, file.id)
+    }
+
+    fn attr(&mut self, inode: &Inode, before: Option<&Xattrs>) -> rusqlite::Result<()> {
         let Some(mut file) = self.rows.find(inode.key)? else {
             if !self.rows.state.orphans.contains_key(&inode.key) {
                 self.unknown_inode(inode, "attr");
             }
             return Ok(());
         };
-        self.take_attr(&mut file, inode)
+        let Some(before) = before else { return self.take_attr(&mut file, inode) };
+        let seq = self.rows.seq();
+        self.rows.insert_past_xattrs(file.id, before)?;
+        self.take_attr(&mut file, inode)?;
+        // They count as a change, so that what was before and after it can be told apart.
+        if self.rows.seq() == seq { self.record(ChangeOp::Attr, file.id) } else { Ok(()) }
     }
 
     /// Attributes without content: a settled file stays settled only if its size is the same.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::types::{
-    ContentHash, IncomingId, Inode, InodeKey, Loss, Name, Origin, SessionId, Writer,
+    ContentHash, IncomingId, Inode, InodeKey, Loss, Name, Origin, SessionId, Writer, Xattrs,
 };
 
 /// One thing that happened, with when and by whom.
@@ -136,6 +136,24 @@ pub enum Op {
     Attr {
         /// The inode as it is now.
         inode: Inode,
+        /// The extended attributes that it had before, if these changed.
+        before: Option<Box<Xattrs>>,
+    },
+    /// An inode that had extended attributes is about to lose its last name.
+    Leave {
+        /// Which.
+        key: InodeKey,
+        /// They.
+        xattrs: Box<Xattrs>,
+    },
+    /// An inode that was made elsewhere got a name, by being moved there; its content follows.
+    Arrive {
+        /// Where.
+        at: Place,
+        /// What.
+        inode: Inode,
+        /// What had the name before.
+        replaced: Option<Replaced>,
     },
     /// A session's content is fixed as a version.
     Seal {
@@ -147,6 +165,8 @@ pub enum Op {
         digest: Option<ContentHash>,
         /// What the content begins with, if the session has only appended.
         prefix: Option<Prefix>,
+        /// What a version that this makes is to be called.
+        origin: Origin,
     },
     /// The digest of a version that was sealed without one.
     Digest {

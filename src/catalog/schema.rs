@@ -150,6 +150,14 @@ CREATE TABLE continued (
 -- What became of the content of a version that is no head any more: 1 an object, 2 it is the beginning
 -- of the next version, from 16 on why it is lost. NULL was never asked for.
 ALTER TABLE version ADD COLUMN kept INTEGER;
+", "
+-- Extended attributes that a file had until a change.
+CREATE TABLE xattr_past (
+    file INTEGER NOT NULL,
+    until_seq INTEGER NOT NULL,
+    xattrs BLOB NOT NULL,
+    PRIMARY KEY (file, until_seq)
+) STRICT, WITHOUT ROWID;
 "];
 
 /// The newest schema this program knows.

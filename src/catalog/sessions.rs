@@ -6,16 +6,23 @@
 use super::apply::Apply;
 use super::event::Prefix;
 use super::rows::{ChangeOp, FileRow, HeadHash};
-use crate::types::{ContentHash, Inode, InodeKey, SessionId};
+use crate::types::{ContentHash, Inode, InodeKey, Origin, SessionId};
+
+/// What a session sealed.
+pub(super) struct Sealed<'e> {
+    /// The file.
+    pub(super) inode: &'e Inode,
+    /// Its digest, if that does not follow.
+    pub(super) digest: Option<ContentHash>,
+    /// What it begins with, if the session has only appended.
+    pub(super) prefix: Option<Prefix>,
+    /// What a version of it is to be called.
+    pub(super) origin: Origin,
+}
 
 impl Apply<'_, '_> {
-    pub(super) fn seal(
-        &mut self,
-        inode: &Inode,
-        session: SessionId,
-        digest: Option<ContentHash>,
-        prefix: Option<Prefix>,
-    ) -> rusqlite::Result<()> {
+    pub(super) fn seal(&mut self, sealed: &Sealed<'_>, session: SessionId) -> rusqlite::Result<()> {
+        let Sealed { inode, digest, prefix, origin } = *sealed;
         let Some(mut file) = self.sealed_file(inode)? else { return Ok(()) };
         let made = self.rows.state.sessions.entry(session).or_default();
         made.awaited += u32::from(digest.is_none());
@@ -23,7 +30,7 @@ impl Apply<'_, '_> {
             return self.seal_again(file, inode, digest);
         }
         let before = file;
-        let number = self.new_version(&mut file, inode, digest)?;
+        let number = self.new_version_from(&mut file, inode, digest, origin)?;
         settle(&mut file, inode, digest.is_some());
         if let Some(number) = number {
             file.sealed_by = Some(session);

@@ -1,5 +1,7 @@
 //! The rules of the temporal tree, tried with events as the filesystem sends them.
 
+mod restored;
+
 use std::sync::Arc;
 
 use super::event::{Born, Event, Found, Op, Openness, Place, Replaced};
@@ -91,7 +93,13 @@ impl World {
 
     fn seal_as(&mut self, session: u64, ino: u64, digest: Option<ContentHash>) {
         let inode = self.inode(ino, Kind::File);
-        self.push(Op::Seal { inode, session: SessionId(session), digest, prefix: None });
+        self.push(Op::Seal {
+            inode,
+            session: SessionId(session),
+            digest,
+            prefix: None,
+            origin: Origin::Write,
+        });
     }
 
     /// A new file with content.

@@ -14,8 +14,8 @@ use super::privileges::as_writer;
 use super::seal::Times;
 use super::{Fh, Fs, NodeId};
 use crate::catalog::event::Op;
-use crate::sys::{Errno, stat};
-use crate::types::{Attr, Caller, Inode, Timestamp, Writer};
+use crate::sys::{Errno, stat, xattr};
+use crate::types::{Attr, Caller, Inode, Timestamp, Writer, Xattrs};
 
 /// A time to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,8 +83,10 @@ impl Fs {
         let _tree = self.tree.read();
         self.ensure_known(node);
         let times = if set.mtime.is_some() { Times::Set } else { Times::Kept };
+        // A mode changes an ACL.
+        let before = set.mode.and_then(|_| xattr::read_all(&fd).ok()).filter(|all| !all.is_empty());
         let tell = |attr, ()| {
-            self.push_attr(node, attr, writer);
+            self.push_attr(node, attr, before, writer);
         };
         self.change_inode(node, &fd, times, || apply(caller, &fd, set), tell)
     }
@@ -92,9 +94,16 @@ impl Fs {
 
 impl Fs {
     /// Tells of new attributes, unless the inode has no name any more by which they could be seen.
-    pub(super) fn push_attr(&self, node: &Node, attr: Attr, writer: Arc<Writer>) {
+    pub(super) fn push_attr(
+        &self,
+        node: &Node,
+        attr: Attr,
+        before: Option<Xattrs>,
+        writer: Arc<Writer>,
+    ) {
         if node.peek_open(|open| open.pinned.is_some()) != Some(true) {
-            self.push(Some(writer), Op::Attr { inode: Inode { key: node.key, attr } });
+            let (inode, before) = (Inode { key: node.key, attr }, before.map(Box::new));
+            self.push(Some(writer), Op::Attr { inode, before });
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{Fs, NodeId};
 use crate::catalog::event::Op;
 use crate::sys::lease::{self, Writers};
 use crate::sys::{Errno, stat};
-use crate::types::{Inode, SessionId, Stamp};
+use crate::types::{Inode, Origin, SessionId, Stamp};
 
 /// How soon something that looks like a mapping is looked at again.
 const SOON: Duration = Duration::from_millis(10);
@@ -344,7 +344,10 @@ impl Fs {
             open.seals += 1;
             open.sealed_by = Some(session);
         });
-        self.push(Some(writer), Op::Seal { inode, session, digest, prefix: None });
+        self.push(
+            Some(writer),
+            Op::Seal { inode, session, digest, prefix: None, origin: Origin::Write },
+        );
         if digest.is_none() {
             // It comes by a seal, not by itself: the catalog need not remember the session for it.
             self.push(None, Op::Digest { session, read: None, prefix: None });

@@ -110,7 +110,7 @@ impl Fs {
         self.ensure_known(node);
         let chmod = || rustix::fs::chmod(stat::proc_name(&fd), Mode::from_raw_mode(mode));
         self.change_inode(node, &fd, Times::Kept, chmod, |attr, ()| {
-            self.push_attr(node, attr, writer);
+            self.push_attr(node, attr, None, writer);
         })
     }
 }

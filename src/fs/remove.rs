@@ -17,8 +17,8 @@ use super::walk::DirJob;
 use super::{Fs, Handles, NodeId};
 use crate::catalog::event::{Kept, Op, Openness, Place, Replaced};
 use crate::store::Store;
-use crate::sys::Errno;
 use crate::sys::stat::{self, Stat};
+use crate::sys::{Errno, xattr};
 use crate::types::{Attr, Caller, IncomingId, Inode, InodeKey, Kind, Loss};
 
 /// What had a name just before the name was taken away or moved.
@@ -97,6 +97,7 @@ impl Fs {
         };
         self.change_victim(&victim, remove, |attr| {
             self.ensure_known(&dir_node);
+            self.tell_leaving(&victim);
             self.tell_kept(&victim, kept.get());
             let remaining = (!victim.was_last()).then_some(Inode { key: victim.key, attr });
             let at = Place { parent: dir_node.key, name: name.into() };
@@ -173,6 +174,7 @@ impl Fs {
                     Op::Exchange { a: (from, target.now()), b: (to, inode) }
                 }
                 Some(target) => {
+                    self.tell_leaving(&target);
                     self.tell_kept(&target, kept);
                     self.forget_path(&target);
                     let remaining = (!target.was_last()).then(|| target.now());
@@ -223,6 +225,19 @@ impl Fs {
     fn link_in(&self, target: &Victim) -> Option<Result<IncomingId, Loss>> {
         let room = self.room().filter(|_| target.has_content())?;
         Some(room.and_then(|store| store.link_in(&target.fd).map_err(|_| Loss::Failed)))
+    }
+
+    /// Tells what an inode had that has lost its last name.
+    fn tell_leaving(&self, victim: &Victim) {
+        if !victim.was_last() || !matches!(victim.stat.attr.kind, Kind::File | Kind::Dir) {
+            return;
+        }
+        // Without a name it can still be asked.
+        if let Ok(xattrs) = xattr::read_all(&victim.fd)
+            && !xattrs.is_empty()
+        {
+            self.push(None, Op::Leave { key: victim.key, xattrs: Box::new(xattrs) });
+        }
     }
 
     /// Tells what became of the content of an inode that loses its last name.

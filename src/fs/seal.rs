@@ -27,7 +27,7 @@ use super::privileges::as_writer;
 use super::{Fs, NodeId};
 use crate::catalog::event::{Op, Prefix};
 use crate::sys::{Errno, stat};
-use crate::types::{Attr, Caller, Inode, Kind, SessionId};
+use crate::types::{Attr, Caller, Inode, Kind, Origin, SessionId};
 
 /// How often a file that changes while it is read is read again.
 const ATTEMPTS: usize = 3;
@@ -141,7 +141,8 @@ impl Fs {
         let maker = next.filter(|_| state.sealed && !state.touched);
         let maker = maker.unwrap_or_else(|| session.maker());
         self.tell_replaced(node, maker.session);
-        let op = Op::Seal { inode, session: maker.session, digest, prefix };
+        let origin = Origin::Write;
+        let op = Op::Seal { inode, session: maker.session, digest, prefix, origin };
         self.push(Some(Arc::clone(&maker.writer)), op);
         // Beside an older writer, who may change what is hashed by now, nothing can be gone on from.
         let goes_on = session.append && !others;

@@ -10,14 +10,12 @@ use super::privileges::as_writer;
 use super::seal::Times;
 use super::{Fs, NodeId};
 use crate::catalog::CatalogError;
+use crate::sys::xattr::{MOST, read_all};
 use crate::sys::{Errno, process, stat};
 use crate::types::Caller;
 
 /// What our own attributes begin with.
 const OWN_PREFIX: &[u8] = b"user.horace.";
-
-/// The longest value and list that Linux has, in bytes.
-const MOST: usize = 65_536;
 
 /// Attributes that only who administers the system may see.
 const TRUSTED: &[u8] = b"trusted.";
@@ -136,9 +134,10 @@ impl Fs {
         let fd = self.path_fd(&node)?;
         let _tree = self.tree.read();
         self.ensure_known(&node);
+        let before = read_all(&fd)?;
         // The change time moves, and an ACL may change the mode.
         let tell = |attr, ()| {
-            self.push_attr(&node, attr, writer);
+            self.push_attr(&node, attr, Some(before), writer);
         };
         let change = || {
             // An ACL takes setgid where the caller is no member of the group.

@@ -15,7 +15,7 @@ use crate::control::records::{SyncRecord, VersionRecord};
 use crate::control::search::{Names, SearchFilter};
 use crate::control::status::{ReconcileProgress, ReconcileState, StatusRecord};
 use crate::control::wire::{Follow, PathField, QueryField, Request, Wait};
-use crate::types::{Seq, SessionId};
+use crate::types::{Origin, Seq, SessionId};
 use fixture::{Fixture, Lines, digest, set_mode};
 
 fn at(path: &str) -> PathField {
@@ -108,7 +108,13 @@ fn a_file_without_a_digest_is_counted() {
     std::fs::write(fixture.backing("f"), "x").unwrap();
     let inode = fixture.inode("f");
     fixture.push(Op::Create { at: fixture.place(Path::new("f")), inode, born: Born::Bare });
-    fixture.push(Op::Seal { inode, session: SessionId(9), digest: None, prefix: None });
+    fixture.push(Op::Seal {
+        inode,
+        session: SessionId(9),
+        digest: None,
+        prefix: None,
+        origin: Origin::Write,
+    });
     let (files, end) = fixture.ask::<ManifestRecord>(&manifest("")).unwrap();
     assert_eq!((files[0].sha256, end.unknown), (None, 1));
 }

@@ -14,7 +14,7 @@ use crate::control::client::{ClientError, Sink, ask_daemon};
 use crate::control::status::{MountStatus, Passthrough, ReconcileProgress, ReconcileState};
 use crate::control::wire::{End, Request};
 use crate::sys::creds::AsUser;
-use crate::types::{ContentHash, Inode, InodeKey, Seq, SessionId, Writer};
+use crate::types::{ContentHash, Inode, InodeKey, Origin, Seq, SessionId, Writer};
 
 pub(super) const SECOND: i64 = 1_000_000_000;
 
@@ -146,7 +146,13 @@ impl Fixture {
         }
         self.sessions += 1;
         let session = SessionId(self.sessions);
-        self.push(Op::Seal { inode, session, digest: Some(digest(content)), prefix: None });
+        self.push(Op::Seal {
+            inode,
+            session,
+            digest: Some(digest(content)),
+            prefix: None,
+            origin: Origin::Write,
+        });
         let key = inode.key;
         self.push(Op::End { session, left: Some(key) });
     }
