@@ -29,6 +29,7 @@ mod preserve;
 mod privileges;
 pub mod reconcile;
 mod remove;
+mod restore;
 mod seal;
 mod walk;
 mod xattr;
@@ -58,6 +59,7 @@ pub use io::{Opened, Registrar, Sync, WriteBy};
 pub use node::{Backing, NodeId};
 pub use pending::Purpose;
 pub use reconcile::{Progress, ProgressState, ReconcileError};
+pub use restore::{RestoreError, Wanted};
 
 use fds::FdCache;
 use handle::{Dir, File, HandleTable};
@@ -88,6 +90,10 @@ pub struct Entry {
 pub trait Transport: std::fmt::Debug + Send + std::marker::Sync {
     /// Has the kernel forget the attributes of a node, without waiting for any request.
     fn forget_attributes(&self, node: NodeId);
+
+    /// Has the kernel look a name up again, since it was changed without its doing. Waits for requests
+    /// in that directory, so no lock may be held that they wait for.
+    fn forget_name(&self, parent: NodeId, name: &[u8]);
 }
 
 /// How the filesystem is to behave.

@@ -6,5 +6,6 @@
 pub mod chunk;
 pub mod objects;
 pub mod pack;
+pub mod staging;
 
 pub use objects::{Store, StoreError};

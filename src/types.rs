@@ -176,6 +176,21 @@ impl Attr {
     }
 }
 
+/// What a file, directory or symlink is to have besides its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last change of the content.
+    pub mtime: Timestamp,
+    /// Extended attributes, ACLs among them.
+    pub xattrs: Xattrs,
+}
+
 /// Size and times of an inode: as long as they stay, its content is taken to stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Stamp {

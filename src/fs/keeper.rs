@@ -68,6 +68,7 @@ pub(super) fn start(fs: &Arc<Fs>) -> std::io::Result<()> {
             Vec::new()
         },
     );
+    store.staging().clear()?;
     let there = store.incoming()?;
     for id in known {
         store.skip_to(id);

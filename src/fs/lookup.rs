@@ -84,7 +84,7 @@ impl Fs {
     }
 
     /// Looks up a path from the root and counts its last name.
-    fn walk_to(&self, path: &[u8]) -> Result<Entry, Errno> {
+    pub(super) fn walk_to(&self, path: &[u8]) -> Result<Entry, Errno> {
         let mut at = Arc::clone(self.nodes.root());
         let mut last = None;
         for name in crate::catalog::components(path) {

@@ -22,9 +22,9 @@ use crate::sys::{Errno, xattr};
 use crate::types::{Attr, Caller, IncomingId, Inode, InodeKey, Kind, Loss};
 
 /// What had a name just before the name was taken away or moved.
-struct Victim {
-    fd: OwnedFd,
-    stat: Stat,
+pub(super) struct Victim {
+    pub(super) fd: OwnedFd,
+    pub(super) stat: Stat,
     key: InodeKey,
     node: Option<Arc<Node>>,
 }
@@ -38,13 +38,19 @@ impl Victim {
     }
 
     /// Whether the name was the last one.
-    fn was_last(&self) -> bool {
+    pub(super) fn was_last(&self) -> bool {
         self.stat.attr.kind == Kind::Dir || self.stat.attr.nlink <= 1
     }
 
     /// Whether a content goes with the name.
     fn has_content(&self) -> bool {
         self.stat.attr.kind == Kind::File && self.stat.attr.size > 0 && self.was_last()
+    }
+
+    /// What the catalog is told of it when something else gets its name.
+    pub(super) fn replaced(&self) -> Replaced {
+        let remaining = (!self.was_last()).then(|| self.now());
+        Replaced { key: self.key, remaining, openness: self.openness() }
     }
 
     fn openness(&self) -> Openness {
@@ -177,9 +183,7 @@ impl Fs {
                     self.tell_leaving(&target);
                     self.tell_kept(&target, kept);
                     self.forget_path(&target);
-                    let remaining = (!target.was_last()).then(|| target.now());
-                    let (key, openness) = (target.key, target.openness());
-                    let replaced = Some(Replaced { key, remaining, openness });
+                    let replaced = Some(target.replaced());
                     if target.was_last() {
                         self.outlive(target, kept);
                     }
@@ -216,19 +220,19 @@ impl Fs {
 
     /// Where inodes are found by paths, a descriptor dies with the name that it was opened by,
     /// although the inode may have others.
-    fn forget_path(&self, victim: &Victim) {
+    pub(super) fn forget_path(&self, victim: &Victim) {
         if let (false, Some(node)) = (self.handles == Handles::Open, &victim.node) {
             self.fds.remove(node.id);
         }
     }
 
-    fn link_in(&self, target: &Victim) -> Option<Result<IncomingId, Loss>> {
+    pub(super) fn link_in(&self, target: &Victim) -> Option<Result<IncomingId, Loss>> {
         let room = self.room().filter(|_| target.has_content())?;
         Some(room.and_then(|store| store.link_in(&target.fd).map_err(|_| Loss::Failed)))
     }
 
     /// Tells what an inode had that has lost its last name.
-    fn tell_leaving(&self, victim: &Victim) {
+    pub(super) fn tell_leaving(&self, victim: &Victim) {
         if !victim.was_last() || !matches!(victim.stat.attr.kind, Kind::File | Kind::Dir) {
             return;
         }
@@ -241,7 +245,7 @@ impl Fs {
     }
 
     /// Tells what became of the content of an inode that loses its last name.
-    fn tell_kept(&self, victim: &Victim, kept: Option<Result<IncomingId, Loss>>) {
+    pub(super) fn tell_kept(&self, victim: &Victim, kept: Option<Result<IncomingId, Loss>>) {
         let kept = match kept {
             None => return,
             Some(Ok(id)) => {
@@ -255,7 +259,7 @@ impl Fs {
 
     /// Keeps the inode of a node reachable after its last name is gone; but where space is short,
     /// what nobody has open is freed before the call returns.
-    fn outlive(&self, victim: Victim, kept: Option<Result<IncomingId, Loss>>) {
+    pub(super) fn outlive(&self, victim: Victim, kept: Option<Result<IncomingId, Loss>>) {
         let Some(node) = victim.node else { return };
         let kept = matches!(kept, Some(Ok(_)));
         let used = node.peek_open(|open| open.handles > 0 || open.is_changing()) == Some(true);
@@ -271,7 +275,7 @@ impl Fs {
         self.fds.remove(node.id);
     }
 
-    fn victim(&self, dir: &Arc<OwnedFd>, name: &[u8]) -> Result<Victim, Errno> {
+    pub(super) fn victim(&self, dir: &Arc<OwnedFd>, name: &[u8]) -> Result<Victim, Errno> {
         let fd = open_path(dir.as_fd(), name)?;
         // Whether this is the last name must not be what somebody remembers.
         let stat = match self.handles {

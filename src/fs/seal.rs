@@ -27,7 +27,7 @@ use super::privileges::as_writer;
 use super::{Fs, NodeId};
 use crate::catalog::event::{Op, Prefix};
 use crate::sys::{Errno, stat};
-use crate::types::{Attr, Caller, Inode, Kind, Origin, SessionId};
+use crate::types::{Attr, Caller, ContentHash, Inode, Kind, Origin, SessionId};
 
 /// How often a file that changes while it is read is read again.
 const ATTEMPTS: usize = 3;
@@ -157,7 +157,7 @@ impl Fs {
             let prefix = state.prefix.take().filter(|_| alone);
             let mark = mark.filter(|_| maker.session == session.id);
             let (session, size, pending) = (maker.session, attr.size, Pending::new());
-            let sealed = Sealed { number, session, size, mark, pending };
+            let sealed = Sealed { number, session, size, mark, pending, expected: None };
             self.digest_later(node, file, prefix, sealed);
         }
         state.touched = false;
@@ -225,7 +225,13 @@ impl Fs {
     }
 
     /// Has the digest of a version that is already committed computed in the background.
-    fn digest_later(&self, node: &Arc<Node>, file: &File, prefix: Option<Tail>, sealed: Sealed) {
+    pub(super) fn digest_later(
+        &self,
+        node: &Arc<Node>,
+        file: &File,
+        prefix: Option<Tail>,
+        sealed: Sealed,
+    ) {
         let pending = Arc::clone(&sealed.pending);
         node.with_open(|open| open.pending = Some(Arc::clone(&pending)));
         let fd = open_to_read(&file.fd);
@@ -279,7 +285,11 @@ impl Fs {
                     if !still_is(node, sealed, &attr) {
                         return Ok(None);
                     }
-                    let read = Some((Inode { key: node.key, attr }, tail.digest()));
+                    let digest = tail.digest();
+                    if sealed.expected.is_some_and(|expected| expected != digest) {
+                        tracing::error!(%digest, "a restored file is not what it was");
+                    }
+                    let read = Some((Inode { key: node.key, attr }, digest));
                     self.push(None, Op::Digest { session: sealed.session, read, prefix });
                     return Ok(Some(tail));
                 }
@@ -431,17 +441,19 @@ pub(super) enum Times {
 }
 
 /// A seal whose digest follows.
-struct Sealed {
+pub(super) struct Sealed {
     /// Which seal of the node it was.
-    number: u64,
+    pub(super) number: u64,
     /// Size of the content.
-    size: u64,
+    pub(super) size: u64,
     /// Whose content it is.
-    session: SessionId,
+    pub(super) session: SessionId,
     /// The size before, if the session only appends: the next one can go on from the digest.
-    mark: Option<u64>,
+    pub(super) mark: Option<u64>,
     /// The digest that follows.
-    pending: Arc<Pending>,
+    pub(super) pending: Arc<Pending>,
+    /// What it should be, where that is known before.
+    pub(super) expected: Option<ContentHash>,
 }
 
 /// Whether what was read now is what was sealed then: nobody has sealed since, and whoever is

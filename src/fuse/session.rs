@@ -68,6 +68,14 @@ impl Transport for Notifications {
             tracing::debug!(%error, "the kernel keeps the attributes of an inode");
         }
     }
+
+    fn forget_name(&self, parent: NodeId, name: &[u8]) {
+        use std::os::unix::ffi::OsStrExt;
+        let name = std::ffi::OsStr::from_bytes(name);
+        if let Err(error) = self.0.inval_entry(fuser::INodeNo(parent.0), name) {
+            tracing::debug!(%error, "the kernel did not know a name");
+        }
+    }
 }
 
 /// A filesystem that is mounted and about to be served.

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use sha2::{Digest, Sha256};
 
+use super::staging::Staging;
 use crate::sys::dir::make_private;
 use crate::sys::{Errno, stat};
 use crate::types::{ContentHash, IncomingId};
@@ -63,6 +64,7 @@ impl From<Errno> for CopyError {
 pub struct Store {
     incoming: OwnedFd,
     objects: OwnedFd,
+    staging: Staging,
     next: AtomicU64,
 }
 
@@ -75,11 +77,17 @@ impl Store {
         let store = open_dir(own, "store")?;
         let incoming = open_dir(store.as_fd(), "incoming")?;
         let objects = open_dir(store.as_fd(), "objects")?;
-        let this = Self { incoming, objects, next: AtomicU64::new(1) };
+        let staging = Staging::new(open_dir(store.as_fd(), "restoring")?);
+        let this = Self { incoming, objects, staging, next: AtomicU64::new(1) };
         let left = this.incoming().map_err(|source| StoreError { name: "incoming", source })?;
         let last = left.iter().map(|id| id.0).max().unwrap_or(0);
         this.next.store(last + 1, Ordering::Relaxed);
         Ok(this)
+    }
+
+    /// Where files are made that are to be moved to a name.
+    pub fn staging(&self) -> &Staging {
+        &self.staging
     }
 
     /// Keeps new names apart from those that somebody still remembers.
@@ -282,7 +290,10 @@ fn copy_bytes(file: BorrowedFd<'_>, copy: &OwnedFd, limit: u64) -> Result<(), Co
     }
 }
 
-fn read_whole(file: BorrowedFd<'_>, go_on: &dyn Fn() -> bool) -> Result<(ContentHash, u64), Errno> {
+pub(super) fn read_whole(
+    file: BorrowedFd<'_>,
+    go_on: &dyn Fn() -> bool,
+) -> Result<(ContentHash, u64), Errno> {
     let size = usize::try_from(stat::fstat(file)?.attr.size).unwrap_or(CHUNK);
     let mut buffer = vec![0; (size + 1).min(CHUNK)];
     let mut hasher = Sha256::new();

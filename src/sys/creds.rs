@@ -132,6 +132,27 @@ pub struct Identity {
     pub groups: Vec<u32>,
 }
 
+/// Somebody who asks by another way than the mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// What the kernel decides by.
+    pub identity: Identity,
+    /// The process; 0 where it is not known.
+    pub pid: u32,
+}
+
+impl Actor {
+    /// Whether the kernel's decisions are not needed: it is root, or whom the daemon runs as.
+    pub fn is_privileged(&self) -> bool {
+        self.identity.uid == 0 || self.identity.uid == rustix::process::geteuid().as_raw()
+    }
+
+    /// The same as a caller of the mount.
+    pub fn caller(&self) -> Caller {
+        Caller { uid: self.identity.uid, gid: self.identity.gid, pid: self.pid }
+    }
+}
+
 /// A thread that may do what an ordinary user may, and no more, until this is dropped.
 ///
 /// Only the effective ids change, and the capabilities go with them: a thread whose real or saved

@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("catalog", &["sys", "types", "clock"]),
     ("store", &["sys", "types"]),
     ("content", &["catalog", "store", "sys", "types"]),
-    ("fs", &["catalog", "store", "sys", "types", "clock", "config", "file_id"]),
+    ("fs", &["catalog", "content", "store", "sys", "types", "clock", "config", "file_id"]),
     ("fuse", &["fs", "sys", "types", "clock", "config"]),
     (
         "control",
