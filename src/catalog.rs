@@ -25,6 +25,7 @@ mod sessions;
 mod statements;
 #[cfg(test)]
 mod tests;
+mod touched;
 mod tree;
 mod writer;
 mod xattrs;
@@ -39,6 +40,7 @@ pub use history::{ChangeInfo, Content, VersionInfo};
 pub use preserve::{Source, VersionKey};
 pub use read::{Located, NodeInfo, Reader, When, components};
 pub use rows::ChangeOp;
+pub use touched::{ByWhom, Named, Touched};
 pub use tree::Descend;
 pub use xattrs::XattrsAt;
 

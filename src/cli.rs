@@ -12,18 +12,23 @@
 
 mod ask;
 mod blame;
+mod bring_back;
 mod busy;
 mod cat;
 mod changes;
+mod diff;
 mod log;
 mod manifest;
 mod mount;
 mod output;
 mod reconcile;
+mod restore;
+mod rewind;
 mod search;
 mod status;
 mod sync;
 mod umount;
+mod undelete;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -87,6 +92,10 @@ enum Command {
     Sync(sync::Sync),
     Log(log::Log),
     Cat(cat::Cat),
+    Diff(diff::Diff),
+    Restore(restore::Restore),
+    Undelete(undelete::Undelete),
+    Rewind(rewind::Rewind),
     Manifest(manifest::Manifest),
     Search(search::Search),
     Changes(changes::Changes),
@@ -162,6 +171,10 @@ fn run(args: Args) -> anyhow::Result<Outcome> {
         Command::Sync(command) => command.run(&mut context),
         Command::Log(command) => command.run(&mut context),
         Command::Cat(command) => command.run(&mut context),
+        Command::Diff(command) => command.run(&mut context),
+        Command::Restore(command) => command.run(&mut context),
+        Command::Undelete(command) => command.run(&mut context),
+        Command::Rewind(command) => command.run(&mut context),
         Command::Manifest(command) => command.run(&mut context),
         Command::Search(command) => command.run(&mut context),
         Command::Changes(command) => command.run(&mut context),

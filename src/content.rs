@@ -10,10 +10,10 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::retry_on_intr;
 
-use crate::catalog::{CatalogError, Reader, Source, VersionKey};
+use crate::catalog::{CatalogError, Reader, Source, VersionKey, XattrsAt};
 use crate::store::Store;
-use crate::sys::Errno;
-use crate::types::{FileId, Loss};
+use crate::sys::{Errno, xattr};
+use crate::types::{ContentHash, FileId, Loss, Seq, Xattrs};
 
 /// Why a content cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,17 @@ impl Content {
     }
 }
 
+/// A part of a content that a file is to get.
+#[derive(Debug)]
+pub struct Wanted<'c> {
+    /// Where it is.
+    pub content: &'c Content,
+    /// How many bytes of it, from the beginning on.
+    pub size_bytes: u64,
+    /// Their digest, if it is known.
+    pub hash: Option<ContentHash>,
+}
+
 /// Where contents lie.
 #[derive(Debug, Clone)]
 pub struct Contents {
@@ -118,16 +129,42 @@ impl Contents {
     }
 
     fn open_head(&self, reader: &mut Reader, file: FileId) -> Result<Content, ContentError> {
+        self.open_live(reader, file, READ | OFlags::NONBLOCK | OFlags::NOFOLLOW).map(Content::File)
+    }
+
+    /// The extended attributes that a file had after a change.
+    ///
+    /// # Errors
+    /// If the catalog or the live file cannot be read.
+    pub fn xattrs(
+        &self,
+        reader: &mut Reader,
+        file: FileId,
+        at: Seq,
+    ) -> Result<Xattrs, ContentError> {
+        if let XattrsAt::Past(xattrs) = reader.xattrs_at(file, at)? {
+            return Ok(xattrs);
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let live = self.open_live(reader, file, flags)?;
+        let unreadable = |source| ContentError::Open { what: "extended attributes".into(), source };
+        xattr::read_all(live).map_err(unreadable)
+    }
+
+    fn open_live(
+        &self,
+        reader: &mut Reader,
+        file: FileId,
+        flags: OFlags,
+    ) -> Result<OwnedFd, ContentError> {
         let now = reader.seq()?;
         let path = reader.path_of(file, now)?.ok_or(ContentError::NoName)?;
+        let path = if path.is_empty() { b".".to_vec() } else { path };
         let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        let flags = READ | OFlags::NONBLOCK | OFlags::NOFOLLOW;
-        rustix::fs::openat2(&self.backing, &*path, flags, Mode::empty(), within)
-            .map(Content::File)
-            .map_err(|source| {
-                let what = format!("`/{}`", String::from_utf8_lossy(&path).escape_debug());
-                ContentError::Open { what, source }
-            })
+        rustix::fs::openat2(&self.backing, &*path, flags, Mode::empty(), within).map_err(|source| {
+            let what = format!("`/{}`", String::from_utf8_lossy(&path).escape_debug());
+            ContentError::Open { what, source }
+        })
     }
 }
 

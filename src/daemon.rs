@@ -9,6 +9,7 @@
 mod host;
 mod lock;
 mod reconciler;
+mod restorer;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ use crate::sys;
 use host::MountHost;
 use lock::BackingLock;
 use reconciler::{Asker, Reconciler};
+use restorer::Restorer;
 
 pub use crate::fuse::session::remount;
 
@@ -175,6 +177,7 @@ impl Daemon {
             started_ns: self.started_ns,
             passthrough,
             asker,
+            restorer: Restorer(Arc::clone(&self.fs)),
         };
         let server = Server::start(ServerConfig {
             socket: registry::socket_path(runtime_dir, &id),

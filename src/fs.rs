@@ -59,7 +59,7 @@ pub use io::{Opened, Registrar, Sync, WriteBy};
 pub use node::{Backing, NodeId};
 pub use pending::Purpose;
 pub use reconcile::{Progress, ProgressState, ReconcileError};
-pub use restore::{RestoreError, Wanted};
+pub use restore::RestoreError;
 
 use fds::FdCache;
 use handle::{Dir, File, HandleTable};

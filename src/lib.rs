@@ -16,7 +16,7 @@
 //!
 //! ```text
 //! main > cli > daemon > fuse > fs > content > catalog, store > sys > types, clock, config, file_id, ...
-//!                     > control   > content > catalog, store > sys > ...
+//!                     > control > restore > content > catalog, store > sys > ...
 //!                                             retention      > timespec, sizespec
 //! ```
 //!
@@ -27,6 +27,7 @@
 //! | [`catalog`] | the temporal tree in SQLite: one writer, many readers |
 //! | [`store`] | preserved content, by its digest |
 //! | [`content`] | the way from a version to its bytes |
+//! | [`restore`] | what is to be done to bring things back, and doing it by what the daemon hands in |
 //! | [`retention`] | which history is kept and which goes, with a reason each; pure |
 //! | [`control`] | the Unix socket between the command line and the daemon; who may see what |
 //! | [`daemon`] | the only wiring: start, serve, stop, in order |
@@ -65,6 +66,7 @@ pub mod daemon;
 pub mod file_id;
 pub mod fs;
 pub mod fuse;
+pub mod restore;
 pub mod retention;
 pub mod sizespec;
 pub mod store;

@@ -135,7 +135,7 @@ impl Reader {
         Ok(shown)
     }
 
-    fn ended_seq(&self, file: FileId) -> Result<Option<u64>, CatalogError> {
+    pub(super) fn ended_seq(&self, file: FileId) -> Result<Option<u64>, CatalogError> {
         let sql = "SELECT ended_seq FROM file WHERE id = ?1";
         let seq: Option<Option<i64>> = self
             .db
@@ -390,7 +390,7 @@ impl Reader {
     }
 }
 
-fn join(mut path: Vec<u8>, name: &[u8]) -> Vec<u8> {
+pub(super) fn join(mut path: Vec<u8>, name: &[u8]) -> Vec<u8> {
     if !path.is_empty() {
         path.push(b'/');
     }

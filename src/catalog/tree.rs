@@ -23,7 +23,7 @@ pub enum Descend {
 
 impl Reader {
     /// One page of a directory in the order of names, after the name `after`.
-    fn page(
+    pub(super) fn page(
         &self,
         dir: FileId,
         when: When,

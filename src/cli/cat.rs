@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::now_ns;
 use crate::control::client::Sink;
+use crate::control::lookup::Target;
 use crate::control::records::ContentRecord;
 use crate::control::wire::{PathField, Request};
 use crate::types::ContentHash;
@@ -42,34 +43,47 @@ impl Cat {
         let at_ns = typed_time(self.at.as_deref(), now_ns())?;
         let target = context.target(path)?;
         let request = Request::Cat { path: PathField(target.path().into()), version, at_ns };
-        let mut content = Received::default();
-        ask(&target, &request, &mut content)?;
-        let (record, file) = content.0.context("the daemon's answer has no content")?;
-        let mut hasher = Sha256::new();
-        let mut rest = record.size;
-        let mut buffer = vec![0; CHUNK];
-        while rest > 0 {
-            let room = usize::try_from(rest).unwrap_or(CHUNK).min(CHUNK);
-            let at = record.size - rest;
-            let read = retry_on_intr(|| rustix::io::pread(&file, &mut buffer[..room], at));
-            let n = read.context("cannot read the content")?;
-            if n == 0 {
-                break;
-            }
-            hasher.update(&buffer[..n]);
-            context.out.bytes(&buffer[..n])?;
-            rest -= n as u64;
-        }
-        let read = ContentHash::from(hasher);
-        if rest > 0 || record.sha256.is_some_and(|known| known != read) {
-            bail!("what was printed is not the version: its bytes have changed since");
-        }
+        read(&target, &request, |_| Ok(()), |bytes| context.out.bytes(bytes))?;
         Ok(Outcome::Complete)
     }
 }
 
+/// Reads the content that a request is about, in parts, after its record; fails if it is not the version in
+/// the end.
+pub(super) fn read(
+    target: &Target,
+    request: &Request,
+    begin: impl FnOnce(&ContentRecord) -> anyhow::Result<()>,
+    mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut content = Received::default();
+    ask(target, request, &mut content)?;
+    let (record, file) = content.0.context("the daemon's answer has no content")?;
+    begin(&record)?;
+    let mut hasher = Sha256::new();
+    let mut rest = record.size;
+    let mut buffer = vec![0; CHUNK];
+    while rest > 0 {
+        let room = usize::try_from(rest).unwrap_or(CHUNK).min(CHUNK);
+        let at = record.size - rest;
+        let read = retry_on_intr(|| rustix::io::pread(&file, &mut buffer[..room], at));
+        let n = read.context("cannot read the content")?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&buffer[..n]);
+        take(&buffer[..n])?;
+        rest -= n as u64;
+    }
+    let read = ContentHash::from(hasher);
+    if rest > 0 || record.sha256.is_some_and(|known| known != read) {
+        bail!("what was read is not the version: its bytes have changed since");
+    }
+    Ok(())
+}
+
 /// Takes the version off a path, unless something of that whole name is there.
-fn split_version(path: &Path) -> (&Path, Option<String>) {
+pub(super) fn split_version(path: &Path) -> (&Path, Option<String>) {
     let bytes = path.as_os_str().as_bytes();
     let Some(at) = bytes.iter().rposition(|byte| *byte == b'@') else { return (path, None) };
     let (before, version) = (&bytes[..at], &bytes[at + 1..]);

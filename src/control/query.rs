@@ -8,6 +8,7 @@ mod changes;
 mod content;
 mod history;
 mod manifest;
+mod restore;
 mod search;
 
 use std::io;
@@ -26,6 +27,7 @@ use super::wire::{End, Failure, FailureCode, Request};
 use crate::catalog::{CatalogError, Reader};
 use crate::content::{ContentError, Contents};
 use crate::file_id;
+use crate::restore::PlanError;
 use crate::types::FileId;
 
 /// Where the lines of an answer go.
@@ -69,6 +71,12 @@ pub(super) enum QueryError {
     Denied { what: String },
     #[error("nothing was catalogued at that time yet")]
     TooEarly,
+    #[error("there is no user `{name}`")]
+    NoUser { name: String },
+    #[error("whose changes are to be taken back? Name a process or a user")]
+    Nobody,
+    #[error(transparent)]
+    Plan(PlanError),
     #[error(transparent)]
     Glob(#[from] GlobError),
     #[error("no daemon serves this mount")]
@@ -85,6 +93,16 @@ fn shown(path: &[u8]) -> String {
     format!("`/{}`", String::from_utf8_lossy(path).escape_debug())
 }
 
+impl From<PlanError> for QueryError {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Catalog(error) => Self::Catalog(error),
+            PlanError::Content(error) => Self::Content(error),
+            error => Self::Plan(error),
+        }
+    }
+}
+
 impl QueryError {
     /// The last line of the answer.
     pub(super) fn to_failure(&self) -> Failure {
@@ -95,11 +113,15 @@ impl QueryError {
             Self::Content(
                 ContentError::Lost(_) | ContentError::TakenBack | ContentError::NoStore,
             ) => FailureCode::NotKept,
+            Self::Plan(PlanError::NotFound { .. }) => FailureCode::NotFound,
+            Self::Plan(PlanError::Live { .. } | PlanError::Moved { .. })
+            | Self::NoUser { .. }
+            | Self::Nobody => FailureCode::BadRequest,
             Self::NotAFile { .. } => FailureCode::WrongKind,
             Self::Denied { .. } => FailureCode::Denied,
             Self::Glob(_) => FailureCode::BadRequest,
             Self::NotRunning => FailureCode::NotRunning,
-            Self::Host(_) | Self::Catalog(_) | Self::Sink(_) | Self::Content(_) => {
+            Self::Host(_) | Self::Catalog(_) | Self::Sink(_) | Self::Content(_) | Self::Plan(_) => {
                 FailureCode::Internal
             }
         };
@@ -191,11 +213,11 @@ impl Query<'_, '_> {
 }
 
 /// The identity of a catalog, from which files get their UUIDs.
-#[derive(Clone, Copy)]
-struct Ids([u8; 16]);
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ids([u8; 16]);
 
 impl Ids {
-    fn uuid(self, file: FileId) -> Uuid {
+    pub(super) fn uuid(self, file: FileId) -> Uuid {
         file_id::to_uuid(&self.0, file)
     }
 }
@@ -236,6 +258,8 @@ pub(super) fn answer_from_catalog(
             };
             Ok(query.answer.record(&status)?)
         }
-        Request::Sync | Request::Reconcile { .. } => Err(QueryError::NotRunning),
+        Request::Sync | Request::Reconcile { .. } | Request::BringBack { .. } => {
+            Err(QueryError::NotRunning)
+        }
     }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::wire::{FromPathField, PathField};
 use crate::catalog::{ChangeOp, Content, VersionInfo};
+use crate::restore::{Action, Step};
 use crate::timespec::rfc3339;
 use crate::types::{ContentHash, Kind, Loss, Origin, Seq, Writer};
 
@@ -155,6 +156,105 @@ pub struct BlameRecord {
     pub size_delta: i64,
 }
 
+/// One step of bringing something back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreRecord {
+    /// What is done.
+    pub action: RestoreAction,
+    /// With which path.
+    #[serde(flatten)]
+    pub path: PathField,
+    /// Where it is, if it is moved or gets another name.
+    #[serde(flatten)]
+    pub from_path: Option<FromPathField>,
+    /// With which file.
+    pub file_id: Uuid,
+    /// The version of the file whose content is brought back.
+    pub file_number: Option<u32>,
+    /// Its size in bytes.
+    pub size: Option<u64>,
+    /// Its digest, if it is known.
+    pub sha256: Option<ContentHash>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it failed.
+    pub reason: Option<String>,
+}
+
+/// What is done to bring something back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestoreAction {
+    /// A name goes.
+    Remove,
+    /// A directory is made.
+    Dir,
+    /// A name moves.
+    Move,
+    /// A file gets another name.
+    Link,
+    /// A content is brought back.
+    File,
+    /// A symlink is made.
+    Symlink,
+    /// Only attributes are brought back.
+    Attributes,
+    /// Nothing.
+    None,
+}
+
+/// How one step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It would be done.
+    Planned,
+    /// It was done.
+    Done,
+    /// It was not.
+    Failed,
+}
+
+impl RestoreRecord {
+    /// The record of a step.
+    pub(super) fn new(
+        file_id: Uuid,
+        step: &Step,
+        outcome: Outcome,
+        reason: Option<String>,
+    ) -> Self {
+        let mut this = Self {
+            action: RestoreAction::None,
+            path: PathField(step.path.clone()),
+            from_path: None,
+            file_id,
+            file_number: None,
+            size: None,
+            sha256: None,
+            outcome,
+            reason,
+        };
+        this.action = match &step.action {
+            Action::Remove | Action::RemoveDir => RestoreAction::Remove,
+            Action::Dir(_) => RestoreAction::Dir,
+            Action::Symlink { .. } => RestoreAction::Symlink,
+            Action::Attributes(_) => RestoreAction::Attributes,
+            Action::Impossible(_) => RestoreAction::None,
+            Action::Move { from } | Action::Link { from } => {
+                this.from_path = Some(FromPathField(from.clone()));
+                let moves = matches!(step.action, Action::Move { .. });
+                if moves { RestoreAction::Move } else { RestoreAction::Link }
+            }
+            Action::File { number, size_bytes, hash, .. } => {
+                (this.file_number, this.size) = (Some(*number), Some(*size_bytes));
+                this.sha256 = *hash;
+                RestoreAction::File
+            }
+        };
+        this
+    }
+}
+
 /// What a sync reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncRecord {
@@ -206,6 +306,12 @@ impl Users {
             }
         }
         Self(names)
+    }
+
+    /// The user with a name or number.
+    pub(super) fn number_of(&self, user: &str) -> Option<u32> {
+        let named = self.0.iter().find(|(_, name)| *name == user).map(|(uid, _)| *uid);
+        named.or_else(|| user.parse().ok())
     }
 
     /// The record of a writer.

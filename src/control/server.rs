@@ -24,7 +24,7 @@ use super::status::Host;
 use super::wire::{Failure, FailureCode, last_line};
 use crate::catalog::Catalog;
 use crate::store::Store;
-use crate::sys::creds::Identity;
+use crate::sys::creds::{Actor, Identity};
 
 /// Connections of all ordinary users together.
 const MAX_CONNECTIONS: usize = 64;
@@ -196,8 +196,10 @@ fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
 fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
     let peer = rustix::net::sockopt::socket_peercred(&stream)?;
     let groups = crate::sys::process::peer_groups(std::os::fd::AsFd::as_fd(&stream))?;
-    let peer = Identity { uid: peer.uid.as_raw(), gid: peer.gid.as_raw(), groups };
-    let (uid, privileged) = (peer.uid, is_privileged(&peer));
+    let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or(0);
+    let identity = Identity { uid: peer.uid.as_raw(), gid: peer.gid.as_raw(), groups };
+    let peer = Actor { identity, pid };
+    let (uid, privileged) = (peer.identity.uid, peer.is_privileged());
     let mut open = shared.open.lock();
     let of_user = open.connections.values().filter(|c| c.uid == uid).count();
     if !privileged && (of_user >= MAX_PER_USER || open.connections.len() >= MAX_CONNECTIONS) {
@@ -225,11 +227,6 @@ fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
         (Ok(_), None) => {}
     }
     Ok(())
-}
-
-/// Whether a peer sees everything.
-fn is_privileged(peer: &Identity) -> bool {
-    peer.uid == 0 || peer.uid == rustix::process::geteuid().as_raw()
 }
 
 fn refuse(mut stream: &UnixStream) -> io::Result<()> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::restore::Tree;
 use crate::types::Seq;
 
 /// The mount, as far as the socket needs it.
@@ -22,6 +23,12 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// Why it could not, in words for the user.
     fn sync(&self) -> Result<Seq, String>;
+
+    /// The operations by which things are brought back.
+    ///
+    /// # Errors
+    /// Why there are none, in words for the user.
+    fn tree(&self) -> Result<&dyn Tree, String>;
 
     /// Begins to compare the backing directory with the catalog, or lets a run go on that does.
     ///

@@ -75,6 +75,10 @@ byte_field! {
     FromPathField, "from_path", "from_path_base64"
 }
 byte_field! {
+    /// Where something is to be put.
+    ToPathField, "to_path", "to_path_base64"
+}
+byte_field! {
     /// What is searched for.
     QueryField, "query", "query_base64"
 }
@@ -142,6 +146,14 @@ pub enum Request {
         #[serde(flatten)]
         path: PathField,
     },
+    /// To bring something back.
+    BringBack {
+        /// What.
+        #[serde(flatten)]
+        what: BringBack,
+        /// Whether to do it.
+        run: Run,
+    },
     /// To compare the backing directory with the catalog.
     Reconcile {
         /// Whether to report until it is done.
@@ -157,6 +169,66 @@ pub enum Follow {
     No,
     /// The answer goes on with what happens.
     Yes,
+}
+
+/// What is to be brought back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "kebab-case")]
+pub enum BringBack {
+    /// A version of a file, or a file or directory as it was at a time.
+    Restore {
+        /// Which.
+        #[serde(flatten)]
+        path: PathField,
+        /// The version, as [`Request::Cat`] has it.
+        #[serde(default)]
+        version: Option<String>,
+        /// The time, in nanoseconds since 1970, instead of a version.
+        #[serde(default)]
+        at_ns: Option<i64>,
+        /// Where to, if not in place.
+        #[serde(flatten)]
+        to: Option<ToPathField>,
+    },
+    /// What was deleted.
+    Undelete {
+        /// What had this path.
+        #[serde(flatten)]
+        path: PathField,
+    },
+    /// A file or directory as it was at a time, and nothing else.
+    Rewind {
+        /// Which.
+        #[serde(flatten)]
+        path: PathField,
+        /// When, in nanoseconds since 1970.
+        at_ns: i64,
+    },
+    /// What somebody changed.
+    Undo {
+        /// At and below this path.
+        #[serde(flatten)]
+        path: PathField,
+        /// Since when, in nanoseconds since 1970; ever, if left out.
+        #[serde(default)]
+        since_ns: Option<i64>,
+        /// By which process.
+        #[serde(default)]
+        pid: Option<u32>,
+        /// By which user: a name or number.
+        #[serde(default)]
+        user: Option<String>,
+    },
+}
+
+/// Whether a plan is carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Run {
+    /// It is only told.
+    Plan,
+    /// It is carried out.
+    Do,
 }
 
 /// Whether a request returns before what it started is done.

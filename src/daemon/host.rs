@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::reconciler::Asker;
+use super::restorer::Restorer;
 use crate::catalog::Catalog;
-use crate::config::MountConfig;
+use crate::config::{Access, MountConfig};
 use crate::control::{Host, MountStatus, Passthrough, ReconcileProgress, ReconcileState};
 use crate::fs::{Fs, Handles, Progress, ProgressState};
 use crate::fuse::session::PassthroughStatus;
+use crate::restore::Tree;
 use crate::types::Seq;
 
 /// The mount, for the socket.
@@ -23,6 +25,7 @@ pub(super) struct MountHost {
     pub(super) started_ns: i64,
     pub(super) passthrough: PassthroughStatus,
     pub(super) asker: Asker,
+    pub(super) restorer: Restorer,
 }
 
 impl Host for MountHost {
@@ -60,6 +63,13 @@ impl Host for MountHost {
     fn sync(&self) -> Result<Seq, String> {
         self.fs.settle();
         self.catalog.sync().map_err(|error| error.to_string())
+    }
+
+    fn tree(&self) -> Result<&dyn Tree, String> {
+        match self.config.access {
+            Access::ReadWrite => Ok(&self.restorer),
+            Access::ReadOnly => Err("the mount is read-only".into()),
+        }
     }
 
     fn start_reconcile(&self) {

@@ -25,7 +25,7 @@ use super::seal::Sealed;
 use super::{Entry, Fs, NodeId, ZFS};
 use crate::catalog::event::{Op, Place};
 use crate::config::OWN_DIR;
-use crate::content::Content;
+use crate::content::Wanted;
 use crate::store::staging::Staged;
 use crate::sys::creds::{Actor, AsUser};
 use crate::sys::{Errno, stat};
@@ -43,17 +43,6 @@ pub enum RestoreError {
     /// There is nowhere to make a file.
     #[error("this mount keeps nothing (`-o keep=none`), so nothing can be restored in it")]
     NoStore,
-}
-
-/// The content that a file is to get.
-#[derive(Debug)]
-pub struct Wanted<'c> {
-    /// Where it is.
-    pub content: &'c Content,
-    /// How many bytes of it.
-    pub size_bytes: u64,
-    /// Their digest, if it is known.
-    pub hash: Option<ContentHash>,
 }
 
 /// A directory that was looked up, until this is dropped.
@@ -275,16 +264,18 @@ impl Fs {
         Ok(())
     }
 
-    /// Moves a name to one that is free.
+    /// Moves a name to another one; what has that gets the first one in exchange.
     ///
     /// # Errors
-    /// `EEXIST` if it is not.
+    /// `ENOENT`.
     pub fn move_path(&self, actor: &Actor, from: &[u8], to: &[u8]) -> Result<(), RestoreError> {
         let (dir, name) = self.reach(actor, from)?;
         let (new_dir, new_name) = self.reach(actor, to)?;
         self.target(actor, &dir, name)?.ok_or(Errno::NOENT)?;
-        self.target(actor, &new_dir, new_name)?;
-        let flags = RenameFlags::NOREPLACE.bits();
+        let flags = match self.target(actor, &new_dir, new_name)? {
+            Some(_) => RenameFlags::EXCHANGE.bits(),
+            None => RenameFlags::NOREPLACE.bits(),
+        };
         let (old, new) = ((dir.node.id, name), (new_dir.node.id, new_name));
         self.rename(actor.caller(), old, new, flags)?;
         self.tell_kernel(&dir.node, name);

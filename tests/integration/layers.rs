@@ -17,6 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("catalog", &["sys", "types", "clock"]),
     ("store", &["sys", "types"]),
     ("content", &["catalog", "store", "sys", "types"]),
+    ("restore", &["catalog", "content", "sys", "types"]),
     ("fs", &["catalog", "content", "store", "sys", "types", "clock", "config", "file_id"]),
     ("fuse", &["fs", "sys", "types", "clock", "config"]),
     (
@@ -26,8 +27,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "fuse", "control", "fs", "catalog", "store", "sys", "types", "clock", "config",
-            "file_id",
+            "fuse", "control", "content", "fs", "catalog", "restore", "store", "sys", "types",
+            "clock", "config", "file_id",
         ],
     ),
     (

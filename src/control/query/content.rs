@@ -27,8 +27,16 @@ impl Query<'_, '_> {
         Ok(self.answer.file(&record, file)?)
     }
 
-    fn version_named(&mut self, path: &[u8], name: &str) -> Result<VersionInfo, QueryError> {
+    pub(super) fn version_named(
+        &mut self,
+        path: &[u8],
+        name: &str,
+    ) -> Result<VersionInfo, QueryError> {
         let mut versions = self.lineage(path)?;
+        let (name, back) = match name.strip_suffix('~') {
+            Some(name) => (name, 1),
+            None => (name, 0),
+        };
         let is_meant = |(number, version): &(u64, VersionInfo)| {
             let digits = name.len() < 8 && name.parse() == Ok(*number);
             digits
@@ -39,6 +47,7 @@ impl Query<'_, '_> {
             "head" => versions.len().checked_sub(1),
             _ => versions.iter().rposition(is_meant),
         };
+        let index = index.and_then(|index| index.checked_sub(back));
         let index =
             index.ok_or_else(|| QueryError::NoVersion { path: path.into(), name: name.into() })?;
         Ok(versions.swap_remove(index).1)

@@ -9,18 +9,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Shared, is_privileged};
+use super::Shared;
 use crate::catalog::CatalogError;
 use crate::content::Contents;
 use crate::control::access::Guard;
 use crate::control::query::{Answer, Position, Query, QueryError, Sink, answer_from_catalog};
-use crate::control::records::SyncRecord;
+use crate::control::records::{Outcome, RestoreRecord, SyncRecord};
 use crate::control::status::StatusRecord;
 use crate::control::wire::{
-    Failure, FailureCode, Follow, Request, RequestError, Wait, last_line, read_request,
-    send_with_file,
+    BringBack, Failure, FailureCode, Follow, Request, RequestError, Run, Wait, last_line,
+    read_request, send_with_file,
 };
-use crate::sys::creds::Identity;
+use crate::restore::{Action, carry_out};
+use crate::sys::creds::Actor;
 
 /// How long a request may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,13 +33,13 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(150);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Answers one request; every trouble ends on the socket, or with it.
-pub(super) fn serve(shared: &Arc<Shared>, stream: &UnixStream, peer: Identity) {
+pub(super) fn serve(shared: &Arc<Shared>, stream: &UnixStream, peer: Actor) {
     if let Err(error) = try_serve(shared, stream, peer) {
         tracing::debug!(%error, "a client of the control socket went away");
     }
 }
 
-fn try_serve(shared: &Shared, stream: &UnixStream, peer: Identity) -> io::Result<()> {
+fn try_serve(shared: &Shared, stream: &UnixStream, peer: Actor) -> io::Result<()> {
     stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     let mut out = SocketSink(BufWriter::with_capacity(64 * 1024, stream));
@@ -59,11 +60,11 @@ fn try_serve(shared: &Shared, stream: &UnixStream, peer: Identity) -> io::Result
     out.flush()
 }
 
-fn guard(shared: &Shared, peer: &Identity) -> Guard {
-    if is_privileged(peer) {
+fn guard(shared: &Shared, peer: &Actor) -> Guard {
+    if peer.is_privileged() {
         Guard::Everything
     } else {
-        Guard::user(peer.clone(), Arc::clone(&shared.backing))
+        Guard::user(peer.identity.clone(), Arc::clone(&shared.backing))
     }
 }
 
@@ -91,7 +92,7 @@ impl Sink for SocketSink<'_> {
 struct Client<'c, 'a> {
     shared: &'c Shared,
     stream: &'c UnixStream,
-    peer: Identity,
+    peer: Actor,
     guard: Guard,
     answer: &'c mut Answer<'a>,
 }
@@ -110,6 +111,10 @@ impl Client<'_, '_> {
         }
         self.check_reach()?;
         match request {
+            Request::BringBack { what, run } => {
+                host.settle();
+                return self.bring_back(what, *run);
+            }
             Request::Log { .. }
             | Request::Cat { .. }
             | Request::Manifest { .. }
@@ -177,7 +182,7 @@ impl Client<'_, '_> {
     }
 
     fn reconcile(&mut self, wait: Wait) -> Result<(), QueryError> {
-        if !is_privileged(&self.peer) {
+        if !self.peer.is_privileged() {
             return Err(QueryError::Denied {
                 what: "only root and the user who mounted may start a reconcile".into(),
             });
@@ -195,6 +200,31 @@ impl Client<'_, '_> {
                 return Ok(());
             }
         }
+    }
+
+    /// Plans how to bring something back, and does it if it is to be done.
+    fn bring_back(&mut self, what: &BringBack, run: Run) -> Result<(), QueryError> {
+        let shared = self.shared;
+        let contents = Contents::new(Arc::clone(&shared.backing), shared.store.clone());
+        let tree = match run {
+            Run::Plan => None,
+            Run::Do => Some(shared.host.tree().map_err(QueryError::Host)?),
+        };
+        shared.catalog.barrier();
+        let (steps, ids) = self.query(|query| query.plan(&contents, what))?;
+        for step in steps {
+            let failed = |reason| (Outcome::Failed, Some(reason));
+            let (outcome, reason) = match (&step.action, tree) {
+                (Action::Impossible(reason), _) => failed(reason.clone()),
+                (_, None) => (Outcome::Planned, None),
+                (_, Some(tree)) => {
+                    let done = carry_out(&step, &self.peer, tree, &shared.catalog, &contents);
+                    done.map_or_else(failed, |()| (Outcome::Done, None))
+                }
+            };
+            self.answer.record(&RestoreRecord::new(ids.uuid(step.file), &step, outcome, reason))?;
+        }
+        tree.map_or(Ok(()), |tree| tree.sync()).map_err(QueryError::Host)
     }
 
     /// Writes the log as it grows, until the client or the server has enough.

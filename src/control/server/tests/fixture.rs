@@ -13,6 +13,7 @@ use crate::catalog::event::{Born, Event, Op, Openness, Place};
 use crate::control::client::{ClientError, Sink, ask_daemon};
 use crate::control::status::{MountStatus, Passthrough, ReconcileProgress, ReconcileState};
 use crate::control::wire::{End, Request};
+use crate::restore::Tree;
 use crate::sys::creds::AsUser;
 use crate::types::{ContentHash, Inode, InodeKey, Origin, Seq, SessionId, Writer};
 
@@ -47,6 +48,10 @@ impl Host for FakeHost {
 
     fn sync(&self) -> Result<Seq, String> {
         Ok(Seq(42))
+    }
+
+    fn tree(&self) -> Result<&dyn Tree, String> {
+        Err("there is no mount".into())
     }
 
     fn start_reconcile(&self) {

@@ -1,0 +1,204 @@
+//! Bringing things back: what is to be done, and doing it.
+//!
+//! Owns the plans behind `restore`, `undelete` and `rewind`. A plan is made from the catalog alone and says
+//! of everything what will be done, or why it cannot be. It is carried out step by step, by operations of
+//! the mount that are handed in as a [`Tree`]: each is catalogued, and what it displaces is history that
+//! can be brought back in turn. A crash leaves some steps done and others not; to plan again is to go on.
+
+mod back;
+mod copy;
+mod plan;
+mod undelete;
+
+use crate::catalog::{Catalog, CatalogError, Reader};
+use crate::content::{ContentError, Contents, Wanted};
+use crate::sys::creds::Actor;
+use crate::types::{ContentHash, Facts, FileId, Seq};
+
+pub use back::{Scope, Way};
+pub use plan::Planner;
+
+/// The operations of the mount by which a plan is carried out. Paths are from its root. Errors are
+/// words for the user.
+pub trait Tree: Send + Sync {
+    /// Makes a file, in place of whatever has the name but a directory.
+    ///
+    /// # Errors
+    /// Why it could not.
+    fn file(&self, by: &Actor, path: &[u8], wanted: &Wanted<'_>, facts: &Facts) -> Done;
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// Why it could not.
+    fn dir(&self, by: &Actor, path: &[u8], facts: &Facts) -> Done;
+    /// Makes a symlink.
+    ///
+    /// # Errors
+    /// Why it could not.
+    fn symlink(&self, by: &Actor, path: &[u8], to: &[u8], facts: &Facts) -> Done;
+    /// Gives what is there other attributes.
+    ///
+    /// # Errors
+    /// Why it could not.
+    fn attributes(&self, by: &Actor, path: &[u8], facts: &Facts) -> Done;
+    /// Takes a name away, of an empty directory or anything else.
+    ///
+    /// # Errors
+    /// Why it could not.
+    fn remove(&self, by: &Actor, path: &[u8]) -> Done;
+    /// Moves a name, in exchange for what is at the other one.
+    ///
+    /// # Errors
+    /// Why it could not.
+    fn rename(&self, by: &Actor, from: &[u8], to: &[u8]) -> Done;
+    /// Gives a file another name.
+    ///
+    /// # Errors
+    /// Why it could not.
+    fn link(&self, by: &Actor, from: &[u8], to: &[u8]) -> Done;
+    /// Writes everything that was done through to the disk.
+    ///
+    /// # Errors
+    /// Why it could not.
+    fn sync(&self) -> Done;
+}
+
+/// How an operation ended.
+pub type Done = Result<(), String>;
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The catalog cannot be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// Attributes cannot be read.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// There is nothing to undelete: it is there.
+    #[error("`/{}` is there: it was not deleted", shown(path))]
+    Live {
+        /// What.
+        path: Vec<u8>,
+    },
+    /// It was not deleted but moved.
+    #[error("`/{}` was not deleted but moved to `/{}`", shown(path), shown(to))]
+    Moved {
+        /// What.
+        path: Vec<u8>,
+        /// Where it is.
+        to: Vec<u8>,
+    },
+    /// The catalog has never heard of it, or not at that time.
+    #[error("the catalog has no file or directory `/{}`", shown(path))]
+    NotFound {
+        /// What.
+        path: Vec<u8>,
+    },
+}
+
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).escape_debug().to_string()
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The path that it is about.
+    pub path: Vec<u8>,
+    /// What is there in the end, or is taken away.
+    pub file: FileId,
+    /// As of which change it is brought back.
+    pub at: Seq,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What to do with a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// A name that was not there goes.
+    Remove,
+    /// So does a directory.
+    RemoveDir,
+    /// A directory is made.
+    Dir(Facts),
+    /// What has another name now gets its former one.
+    Move {
+        /// That other name.
+        from: Vec<u8>,
+    },
+    /// A file gets back another of its names.
+    Link {
+        /// A name that it has.
+        from: Vec<u8>,
+    },
+    /// A content is brought back.
+    File {
+        /// That of this version of the file.
+        number: u32,
+        /// Its size in bytes.
+        size_bytes: u64,
+        /// Its digest, if it is known.
+        hash: Option<ContentHash>,
+        /// What else the file is to have.
+        facts: Facts,
+    },
+    /// A symlink is made.
+    Symlink {
+        /// Where it leads.
+        to: Vec<u8>,
+        /// What else it is to have.
+        facts: Facts,
+    },
+    /// Only attributes are brought back.
+    Attributes(Facts),
+    /// Nothing can be done.
+    Impossible(String),
+}
+
+/// Carries out one step.
+///
+/// # Errors
+/// Why it could not, in words for the user.
+pub fn carry_out(
+    step: &Step,
+    by: &Actor,
+    tree: &dyn Tree,
+    catalog: &Catalog,
+    contents: &Contents,
+) -> Done {
+    let path = &step.path;
+    match &step.action {
+        Action::Remove => tree.remove(by, path),
+        // Directories above it may have been moved meanwhile.
+        Action::RemoveDir => tree.remove(by, &path_now(catalog, step.file)?),
+        Action::Dir(facts) => tree.dir(by, path, facts),
+        Action::Move { .. } => tree.rename(by, &path_now(catalog, step.file)?, path),
+        Action::Link { from } => tree.link(by, from, path),
+        Action::File { number, size_bytes, hash, facts } => {
+            let open = |reader: &mut Reader| contents.open(reader, (step.file, *number));
+            let content = catalog.read(open).map_err(|error: ContentError| told(&error))?;
+            let wanted = Wanted { content: &content, size_bytes: *size_bytes, hash: *hash };
+            tree.file(by, path, &wanted, facts)
+        }
+        Action::Symlink { to, facts } => tree.symlink(by, path, to, facts),
+        Action::Attributes(facts) => tree.attributes(by, path, facts),
+        Action::Impossible(reason) => Err(reason.clone()),
+    }
+}
+
+fn path_now(catalog: &Catalog, file: FileId) -> Result<Vec<u8>, String> {
+    let path = catalog.read(|reader| {
+        let now = reader.seq()?;
+        reader.path_of(file, now)
+    });
+    path.map_err(|error: CatalogError| told(&error))?.ok_or_else(|| "it is gone".into())
+}
+
+fn told(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
