@@ -25,7 +25,7 @@ pub enum ContentError {
     #[error("the content of this version was not kept: {0}")]
     Lost(Loss),
     /// It was kept, but the store cannot be read.
-    #[error("the store cannot be read")]
+    #[error("the store cannot be read, or nothing is kept here (`-o keep=none`)")]
     NoStore,
     /// It is a live file without a name.
     #[error("the file has no name")]

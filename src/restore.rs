@@ -10,7 +10,9 @@ mod copy;
 mod plan;
 mod undelete;
 
-use crate::catalog::{Catalog, CatalogError, Reader};
+use std::collections::HashSet;
+
+use crate::catalog::{Catalog, CatalogError, Reader, When};
 use crate::content::{ContentError, Contents, Wanted};
 use crate::sys::creds::Actor;
 use crate::types::{ContentHash, Facts, FileId, Seq};
@@ -46,7 +48,7 @@ pub trait Tree: Send + Sync {
     /// # Errors
     /// Why it could not.
     fn remove(&self, by: &Actor, path: &[u8]) -> Done;
-    /// Moves a name, in exchange for what is at the other one.
+    /// Moves a name to one that is free.
     ///
     /// # Errors
     /// Why it could not.
@@ -157,34 +159,102 @@ pub enum Action {
     Impossible(String),
 }
 
-/// Carries out one step.
+/// What a plan is carried out with.
+#[derive(Clone, Copy)]
+pub struct Means<'m> {
+    /// For whom.
+    pub by: &'m Actor,
+    /// By what.
+    pub tree: &'m dyn Tree,
+    /// Where things are.
+    pub catalog: &'m Catalog,
+    /// Where contents are.
+    pub contents: &'m Contents,
+}
+
+/// Carries out a plan; tells of each step when it is over.
 ///
 /// # Errors
-/// Why it could not, in words for the user.
-pub fn carry_out(
-    step: &Step,
-    by: &Actor,
-    tree: &dyn Tree,
-    catalog: &Catalog,
-    contents: &Contents,
-) -> Done {
+/// What `tell` fails with; nothing more is done then.
+pub fn carry_out<E>(
+    steps: &[Step],
+    means: Means<'_>,
+    mut tell: impl FnMut(&Step, Done) -> Result<(), E>,
+) -> Result<(), E> {
+    let leaves = |step: &&Step| matches!(step.action, Action::Move { .. } | Action::RemoveDir);
+    let leaving: HashSet<FileId> = steps.iter().filter(leaves).map(|step| step.file).collect();
+    for run in steps.chunk_by(|a, b| a.action == b.action && a.action == Action::RemoveDir) {
+        let [one] = run else {
+            remove_dirs(run, means, &mut tell)?;
+            continue;
+        };
+        let room = match one.action {
+            Action::Dir(_) | Action::Move { .. } => make_room(one, &leaving, means),
+            _ => Ok(()),
+        };
+        tell(one, room.and_then(|()| one.carry_out(means)))?;
+    }
+    Ok(())
+}
+
+/// Puts aside what has the name that something is to get, if it has yet to go from there.
+fn make_room(step: &Step, leaving: &HashSet<FileId>, means: Means<'_>) -> Done {
     let path = &step.path;
-    match &step.action {
-        Action::Remove => tree.remove(by, path),
-        // Directories above it may have been moved meanwhile.
-        Action::RemoveDir => tree.remove(by, &path_now(catalog, step.file)?),
-        Action::Dir(facts) => tree.dir(by, path, facts),
-        Action::Move { .. } => tree.rename(by, &path_now(catalog, step.file)?, path),
-        Action::Link { from } => tree.link(by, from, path),
-        Action::File { number, size_bytes, hash, facts } => {
-            let open = |reader: &mut Reader| contents.open(reader, (step.file, *number));
-            let content = catalog.read(open).map_err(|error: ContentError| told(&error))?;
-            let wanted = Wanted { content: &content, size_bytes: *size_bytes, hash: *hash };
-            tree.file(by, path, &wanted, facts)
+    let there = means.catalog.read(|reader| reader.resolve(path, When::Now));
+    let there = there.map_err(|error: CatalogError| told(&error))?;
+    match there.filter(|there| *there != step.file && leaving.contains(there)) {
+        Some(there) => {
+            let aside = [path, format!(".restoring-{}", there.0).as_bytes()].concat();
+            means.tree.rename(means.by, path, &aside)
         }
-        Action::Symlink { to, facts } => tree.symlink(by, path, to, facts),
-        Action::Attributes(facts) => tree.attributes(by, path, facts),
-        Action::Impossible(reason) => Err(reason.clone()),
+        None => Ok(()),
+    }
+}
+
+/// Removes directories of which some may have come to lie in others.
+fn remove_dirs<E>(
+    steps: &[Step],
+    means: Means<'_>,
+    tell: &mut impl FnMut(&Step, Done) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut left: Vec<&Step> = steps.iter().collect();
+    loop {
+        let before = left.len();
+        let mut kept = Vec::new();
+        for step in left {
+            match step.carry_out(means) {
+                Ok(()) => tell(step, Ok(()))?,
+                Err(reason) => kept.push((step, reason)),
+            }
+        }
+        if kept.len() == before || kept.is_empty() {
+            return kept.into_iter().try_for_each(|(step, reason)| tell(step, Err(reason)));
+        }
+        left = kept.into_iter().map(|(step, _)| step).collect();
+    }
+}
+
+impl Step {
+    fn carry_out(&self, means: Means<'_>) -> Done {
+        let Means { by, tree, catalog, contents } = means;
+        let (step, path) = (self, &self.path);
+        match &step.action {
+            Action::Remove => tree.remove(by, path),
+            // Directories above it may have been moved meanwhile.
+            Action::RemoveDir => tree.remove(by, &path_now(catalog, step.file)?),
+            Action::Dir(facts) => tree.dir(by, path, facts),
+            Action::Move { .. } => tree.rename(by, &path_now(catalog, step.file)?, path),
+            Action::Link { from } => tree.link(by, from, path),
+            Action::File { number, size_bytes, hash, facts } => {
+                let open = |reader: &mut Reader| contents.open(reader, (step.file, *number));
+                let content = catalog.read(open).map_err(|error: ContentError| told(&error))?;
+                let wanted = Wanted { content: &content, size_bytes: *size_bytes, hash: *hash };
+                tree.file(by, path, &wanted, facts)
+            }
+            Action::Symlink { to, facts } => tree.symlink(by, path, to, facts),
+            Action::Attributes(facts) => tree.attributes(by, path, facts),
+            Action::Impossible(reason) => Err(reason.clone()),
+        }
     }
 }
 

@@ -113,6 +113,9 @@ impl Apply<'_, '_> {
             Born::Bare => {}
             Born::Empty => {
                 number = self.new_version(&mut file, inode, Some(ContentHash::EMPTY))?;
+                if number.is_none() {
+                    self.rows.insert_attr(file.id, &inode.attr)?;
+                }
                 file.settle(&inode.attr);
                 self.rows.put(file);
             }

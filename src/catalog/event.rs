@@ -139,7 +139,7 @@ pub enum Op {
         /// The extended attributes that it had before, if these changed.
         before: Option<Box<Xattrs>>,
     },
-    /// An inode that had extended attributes is about to lose its last name.
+    /// An inode that had extended attributes may be about to end.
     Leave {
         /// Which.
         key: InodeKey,

@@ -114,10 +114,9 @@ impl Apply<'_, '_> {
                 self.record_with(ChangeOp::Write, file.id, None, Some(number))
             }
             None => {
-                self.take_attr(&mut file, inode)?;
                 file.settle(&inode.attr);
                 self.rows.put(file);
-                Ok(())
+                self.same_bytes(&file, inode)
             }
         }
     }
@@ -157,6 +156,9 @@ impl Apply<'_, '_> {
         match found {
             Found::Content(hash) => {
                 number = self.new_version_from(&mut file, inode, Some(*hash), origin)?;
+                if number.is_none() {
+                    self.rows.insert_attr(file.id, &inode.attr)?;
+                }
                 file.settle(&inode.attr);
                 self.rows.put(file);
             }

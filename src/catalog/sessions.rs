@@ -29,7 +29,6 @@ impl Apply<'_, '_> {
         if file.head > 0 && made.versions.last() == Some(&(file.id, file.head)) {
             return self.seal_again(file, inode, digest);
         }
-        let before = file;
         let number = self.new_version_from(&mut file, inode, digest, origin)?;
         settle(&mut file, inode, digest.is_some());
         if let Some(number) = number {
@@ -47,7 +46,7 @@ impl Apply<'_, '_> {
         }
         self.rows.unkeep(file.id, file.head)?;
         self.rows.put(file);
-        self.same_bytes(&before, inode)
+        self.same_bytes(&file, inode)
     }
 
     /// The file whose content an inode is: by its name, or the one it was when it lost the last.
@@ -73,33 +72,33 @@ impl Apply<'_, '_> {
         inode: &Inode,
         digest: Option<ContentHash>,
     ) -> rusqlite::Result<()> {
-        let before = file;
         let current = self.rows.head_hash(&mut file)?;
         settle(&mut file, inode, digest.is_some());
         if digest.is_some() && digest == current {
             self.rows.put(file);
-            return self.same_bytes(&before, inode);
+            return self.same_bytes(&file, inode);
         }
         if digest.is_some() && digest == self.rows.version_hash(file.id, file.head - 1)? {
             self.rows.retract_version(&mut file)?;
             self.rows.unkeep(file.id, file.head)?;
             self.rows.put(file);
-            return self.same_bytes(&before, inode);
+            return self.same_bytes(&file, inode);
         }
         self.rows.update_version(&mut file, &inode.attr, digest)?;
         self.rows.put(file);
         self.record_with(ChangeOp::Write, file.id, None, Some(file.head))
     }
 
-    /// Equal bytes make no version, but their attributes may be new.
-    fn same_bytes(&mut self, before: &FileRow, inode: &Inode) -> rusqlite::Result<()> {
+    /// Equal bytes make no version, but the attributes may not be those that were recorded last: a file
+    /// that was deleted and made again has new ones.
+    pub(super) fn same_bytes(&mut self, file: &FileRow, inode: &Inode) -> rusqlite::Result<()> {
         let attr = &inode.attr;
-        let old = (before.mode, before.uid, before.gid, before.stamp.mtime_ns);
-        if old == (attr.mode, attr.uid, attr.gid, attr.mtime.as_ns()) {
+        let now = (attr.mode, attr.uid, attr.gid, attr.mtime.as_ns());
+        if self.rows.recorded_attr(file)? == Some(now) {
             return Ok(());
         }
-        self.rows.insert_attr(before.id, attr)?;
-        self.record(ChangeOp::Attr, before.id)
+        self.rows.insert_attr(file.id, attr)?;
+        self.record(ChangeOp::Attr, file.id)
     }
 
     pub(super) fn digest(
@@ -129,6 +128,9 @@ impl Apply<'_, '_> {
                     self.rows.retract_version(&mut file)?;
                     self.rows.unkeep(file.id, file.head)?;
                     self.rows.put(file);
+                    if file.ended.is_none() && file.key == inode.key {
+                        self.same_bytes(&file, &inode)?;
+                    }
                     continue;
                 }
                 self.rows.put(file);

@@ -227,6 +227,26 @@ impl Rows<'_> {
             .optional()
     }
 
+    /// Mode, owner, group and modification time as they were recorded last with the head or after it.
+    pub(super) fn recorded_attr(
+        &self,
+        row: &FileRow,
+    ) -> rusqlite::Result<Option<(u32, u32, u32, i64)>> {
+        let sql = "SELECT mode, uid, gid, mtime_ns FROM (
+                       SELECT seq, mode, uid, gid, mtime_ns FROM version
+                       WHERE file = ?1 AND number = ?2
+                       UNION ALL
+                       SELECT * FROM (SELECT seq, mode, uid, gid, mtime_ns FROM attr
+                                      WHERE file = ?1 ORDER BY seq DESC LIMIT 1)
+                   ) ORDER BY seq DESC LIMIT 1";
+        self.db
+            .prepare_cached(sql)?
+            .query_row(params![row.id.0.cast_signed(), row.head], |r| {
+                Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))
+            })
+            .optional()
+    }
+
     /// Records attributes that changed without a new version.
     pub(super) fn insert_attr(&self, file: FileId, attr: &Attr) -> rusqlite::Result<()> {
         let sql = "INSERT OR REPLACE INTO attr (file, seq, mode, uid, gid, mtime_ns)

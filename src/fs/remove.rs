@@ -180,6 +180,8 @@ impl Fs {
                     Op::Exchange { a: (from, target.now()), b: (to, inode) }
                 }
                 Some(target) => {
+                    // What is moved goes on as the other file, and ends as its own.
+                    self.tell_xattrs(&moved);
                     self.tell_leaving(&target);
                     self.tell_kept(&target, kept);
                     self.forget_path(&target);
@@ -233,11 +235,15 @@ impl Fs {
 
     /// Tells what an inode had that has lost its last name.
     pub(super) fn tell_leaving(&self, victim: &Victim) {
-        if !victim.was_last() || !matches!(victim.stat.attr.kind, Kind::File | Kind::Dir) {
-            return;
+        if victim.was_last() {
+            self.tell_xattrs(victim);
         }
+    }
+
+    fn tell_xattrs(&self, victim: &Victim) {
         // Without a name it can still be asked.
-        if let Ok(xattrs) = xattr::read_all(&victim.fd)
+        if matches!(victim.stat.attr.kind, Kind::File | Kind::Dir)
+            && let Ok(xattrs) = xattr::read_all(&victim.fd)
             && !xattrs.is_empty()
         {
             self.push(None, Op::Leave { key: victim.key, xattrs: Box::new(xattrs) });

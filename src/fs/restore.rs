@@ -167,6 +167,8 @@ impl Fs {
         let (session, origin) = (self.new_session(), Origin::Restore);
         self.push(Some(writer), Op::Seal { inode, session, digest, prefix: None, origin });
         let number = node.with_open(|open| {
+            // As long as there is something to remember it by.
+            open.handles += 1;
             open.sealed = Some(stat.attr.stamp());
             open.seals += 1;
             open.seals
@@ -179,6 +181,7 @@ impl Fs {
                 File { node: Arc::clone(&node), fd, session: None, backing: None, runs: false };
             self.digest_later(&node, &file, None, sealed);
         }
+        node.with_open(|open| open.handles -= 1);
         self.push(None, Op::End { session, left: Some(node.key) });
         self.forget(entry.node, 1);
         Ok(())
@@ -264,18 +267,16 @@ impl Fs {
         Ok(())
     }
 
-    /// Moves a name to another one; what has that gets the first one in exchange.
+    /// Moves a name to one that is free.
     ///
     /// # Errors
-    /// `ENOENT`.
+    /// `EEXIST` if it is not.
     pub fn move_path(&self, actor: &Actor, from: &[u8], to: &[u8]) -> Result<(), RestoreError> {
         let (dir, name) = self.reach(actor, from)?;
         let (new_dir, new_name) = self.reach(actor, to)?;
         self.target(actor, &dir, name)?.ok_or(Errno::NOENT)?;
-        let flags = match self.target(actor, &new_dir, new_name)? {
-            Some(_) => RenameFlags::EXCHANGE.bits(),
-            None => RenameFlags::NOREPLACE.bits(),
-        };
+        self.target(actor, &new_dir, new_name)?;
+        let flags = RenameFlags::NOREPLACE.bits();
         let (old, new) = ((dir.node.id, name), (new_dir.node.id, new_name));
         self.rename(actor.caller(), old, new, flags)?;
         self.tell_kernel(&dir.node, name);

@@ -3,10 +3,10 @@
 //! Owns the order of the steps. Only what the log names is looked at, so that going back a minute in a
 //! tree of a million files is quick. Names that were not there go first, then directories come to where
 //! they were, from the top down, then files that were moved; only now is a directory that was not there
-//! empty and can go; then come contents, and last the attributes of directories, from the bottom up. A
+//! empty and can go; what is in the way meanwhile is put aside. Then come contents, and last the attributes of directories, from the bottom up. A
 //! move across the border of the directory is undone like any other.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 
 use super::{Action, PlanError, Planner, Step};
 use crate::catalog::{ByWhom, Named, NodeInfo, Touched, When};
@@ -283,7 +283,6 @@ impl Phases {
 
     fn in_order(mut self) -> Vec<Step> {
         let depth = |step: &Step| step.path.iter().filter(|byte| **byte == b'/').count();
-        self.keep_dirs_that_are_wanted();
         self.dirs.sort_by_key(depth);
         self.moves.sort_by(|a, b| a.path.cmp(&b.path));
         self.dir_removals.sort_by_key(|step| std::cmp::Reverse(depth(step)));
@@ -301,29 +300,6 @@ impl Phases {
             self.impossible,
         ];
         phases.into_iter().flatten().collect()
-    }
-
-    /// Where a directory is to be made and another one is there already, that one serves.
-    fn keep_dirs_that_are_wanted(&mut self) {
-        let unwanted: BTreeMap<Vec<u8>, usize> = (self.dir_removals.iter().enumerate())
-            .map(|(index, step)| (step.path.clone(), index))
-            .collect();
-        let mut kept = HashSet::new();
-        let (attributes, dir_removals) = (&mut self.dir_attributes, &mut self.dir_removals);
-        self.dirs.retain(|step| match (&step.action, unwanted.get(&step.path)) {
-            (Action::Dir(facts), Some(index)) => {
-                kept.insert(*index);
-                let action = Action::Attributes(facts.clone());
-                attributes.push(Step { action, ..step.clone() });
-                false
-            }
-            _ => true,
-        });
-        let mut index = 0;
-        dir_removals.retain(|_| {
-            index += 1;
-            !kept.contains(&(index - 1))
-        });
     }
 }
 

@@ -13,6 +13,21 @@ impl Planner<'_> {
     /// # Errors
     /// If the catalog or attributes cannot be read.
     pub fn version(&mut self, version: &VersionInfo, path: &[u8]) -> Result<Vec<Step>, PlanError> {
+        let not_found = || PlanError::NotFound { path: path.into() };
+        let (node, at) = self.last_with(version)?.ok_or_else(not_found)?;
+        let mut steps = self.missing_parents(path, at)?;
+        steps.extend(self.create_unless_there(path, &node, at)?);
+        Ok(steps)
+    }
+
+    /// A file as it was last with a version, and as of which change that is.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn last_with(
+        &mut self,
+        version: &VersionInfo,
+    ) -> Result<Option<(NodeInfo, Seq)>, PlanError> {
         let next = self.reader.versions(version.file)?;
         let next = next.into_iter().find(|v| v.number > version.number);
         let at = match next {
@@ -20,13 +35,10 @@ impl Planner<'_> {
             None => self.last_of(version.file)?,
         };
         let node = self.reader.node(version.file, When::At(at))?;
-        let not_found = || PlanError::NotFound { path: path.into() };
-        let mut node = node.filter(|node| node.kind == Kind::File).ok_or_else(not_found)?;
+        let Some(mut node) = node.filter(|node| node.kind == Kind::File) else { return Ok(None) };
         (node.version, node.size) = (version.number, version.size);
         node.hash = version.hash;
-        let mut steps = self.missing_parents(path, at)?;
-        steps.extend(self.create_unless_there(path, &node, at)?);
-        Ok(steps)
+        Ok(Some((node, at)))
     }
 
     /// Brings back at a path what a file, symlink or directory was after a change, with everything

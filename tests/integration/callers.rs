@@ -16,7 +16,7 @@ const GROUP: u32 = 61_777;
 const NOBODY: u32 = 65_534;
 
 /// A command as a user with one supplementary group.
-fn as_user(uid: u32, program: impl AsRef<Path>) -> Command {
+pub(crate) fn as_user(uid: u32, program: impl AsRef<Path>) -> Command {
     let mut command = Command::new("setpriv");
     command
         .args([format!("--reuid={uid}"), format!("--regid={uid}"), format!("--groups={GROUP}")])

@@ -26,6 +26,7 @@ mod names;
 mod posix;
 mod resources;
 mod restart;
+mod restore;
 mod saves;
 mod scale;
 mod tools;

@@ -219,6 +219,19 @@ impl Mounted {
         self.command().args(args).current_dir(&self.mountpoint).output().unwrap()
     }
 
+    /// Mounts with other words for `-o` from now on.
+    pub(crate) fn set_options(&mut self, options: &str) {
+        self.options = format!("api=off,{options}");
+    }
+
+    /// Runs the program, which may do only a part, and returns its standard output.
+    pub(crate) fn ok_or_partial<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> String {
+        let output = self.run(args);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(matches!(output.status.code(), Some(0 | 3)), "{told}\n{}", self.log());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Runs the program, which must succeed, and returns its standard output.
     pub(crate) fn ok<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> String {
         let output = self.run(args);

@@ -101,3 +101,23 @@ fn what_is_moved_in_goes_on_with_the_file_that_has_or_had_the_name() {
         [(Some(hash(1)), Origin::Write), (Some(hash(2)), restored), (Some(hash(1)), restored)]
     );
 }
+
+#[test]
+fn a_file_that_is_made_anew_with_the_same_bytes_has_its_own_attributes() {
+    let mut world = World::new();
+    world.write("a", 10, 1);
+    world.unlink("a", 10);
+    let at = Place { parent: ROOT, name: b"a".as_slice().into() };
+    let mut inode = world.inode(11, Kind::File);
+    inode.attr.mode = 0o600;
+    world.push(Op::Create { at, inode, born: Born::Bare });
+    let (session, digest, origin) = (SessionId(99), Some(hash(1)), Origin::Write);
+    world.push(Op::Seal { inode, session, digest, prefix: None, origin });
+    let seq = world.seq();
+    assert_eq!(world.log("a"), [1], "the bytes are not new");
+    let node = world.catalog.read::<_, CatalogError>(|reader| {
+        let file = reader.child(FileId::ROOT, b"a", When::Now)?.unwrap();
+        Ok(reader.node(file, When::At(seq))?.unwrap())
+    });
+    assert_eq!(node.unwrap().mode, 0o600);
+}

@@ -7,6 +7,7 @@ use super::{Query, QueryError};
 use crate::catalog::{VersionInfo, When};
 use crate::content::{Content, Contents};
 use crate::control::records::ContentRecord;
+use crate::restore::Planner;
 use crate::types::Kind;
 
 impl Query<'_, '_> {
@@ -23,7 +24,9 @@ impl Query<'_, '_> {
             None => self.version_named(path, version.unwrap_or("head"))?,
         };
         let Content::File(file) = contents.open(self.side, (version.file, version.number))?;
-        let record = ContentRecord { size: version.size, sha256: version.hash, mode: version.mode };
+        let last = Planner::new(self.side, contents).last_with(&version)?;
+        let mode = last.map_or(version.mode, |(node, _)| node.mode);
+        let record = ContentRecord { size: version.size, sha256: version.hash, mode };
         Ok(self.answer.file(&record, file)?)
     }
 

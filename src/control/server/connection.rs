@@ -20,7 +20,7 @@ use crate::control::wire::{
     BringBack, Failure, FailureCode, Follow, Request, RequestError, Run, Wait, last_line,
     read_request, send_with_file,
 };
-use crate::restore::{Action, carry_out};
+use crate::restore::{Action, Means, Step, carry_out};
 use crate::sys::creds::Actor;
 
 /// How long a request may take to arrive.
@@ -212,19 +212,25 @@ impl Client<'_, '_> {
         };
         shared.catalog.barrier();
         let (steps, ids) = self.query(|query| query.plan(&contents, what))?;
-        for step in steps {
-            let failed = |reason| (Outcome::Failed, Some(reason));
-            let (outcome, reason) = match (&step.action, tree) {
-                (Action::Impossible(reason), _) => failed(reason.clone()),
-                (_, None) => (Outcome::Planned, None),
-                (_, Some(tree)) => {
-                    let done = carry_out(&step, &self.peer, tree, &shared.catalog, &contents);
-                    done.map_or_else(failed, |()| (Outcome::Done, None))
-                }
-            };
-            self.answer.record(&RestoreRecord::new(ids.uuid(step.file), &step, outcome, reason))?;
-        }
-        tree.map_or(Ok(()), |tree| tree.sync()).map_err(QueryError::Host)
+        let answer = &mut *self.answer;
+        let mut tell = |step: &Step, outcome, reason| {
+            answer.record(&RestoreRecord::new(ids.uuid(step.file), step, outcome, reason))
+        };
+        let Some(tree) = tree else {
+            for step in &steps {
+                match &step.action {
+                    Action::Impossible(reason) => tell(step, Outcome::Failed, Some(reason.clone())),
+                    _ => tell(step, Outcome::Planned, None),
+                }?;
+            }
+            return Ok(());
+        };
+        let means = Means { by: &self.peer, tree, catalog: &shared.catalog, contents: &contents };
+        carry_out(&steps, means, |step, done| match done {
+            Ok(()) => tell(step, Outcome::Done, None),
+            Err(reason) => tell(step, Outcome::Failed, Some(reason)),
+        })?;
+        tree.sync().map_err(QueryError::Host)
     }
 
     /// Writes the log as it grows, until the client or the server has enough.
