@@ -6,6 +6,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,7 +56,8 @@ pub(super) enum Step {
 }
 
 impl PackDir {
-    /// Opens the directory, which is created if it does not exist, and removes half-written packs.
+    /// Opens the directory, which is created if it does not exist, and removes half-written packs: to be
+    /// called by the one process that writes.
     ///
     /// # Errors
     /// The filesystem's.
@@ -66,20 +68,29 @@ impl PackDir {
             }
             _ => {}
         }
-        let dir = File::open(path).map_err(PackError::io("open", path))?;
-        let this = Self {
-            path: path.to_path_buf(),
-            dir,
-            next: AtomicU64::new(0),
-            maintenance: Mutex::new(()),
-            #[cfg(test)]
-            crash: Crash::default(),
-        };
+        let this = Self::open_to_read(path)?;
         for name in this.names()?.iter().filter(|name| name.ends_with(UNFINISHED)) {
             let path = this.path.join(name);
             fs::remove_file(&path).map_err(PackError::io("remove", &path))?;
         }
         Ok(this)
+    }
+
+    /// Opens the directory and leaves it as it is: somebody else may be writing.
+    ///
+    /// # Errors
+    /// The filesystem's, [`PackError::Missing`] if there is none.
+    pub fn open_to_read(path: &Path) -> Result<Self, PackError> {
+        let dir = File::open(path).map_err(PackError::io("open", path))?;
+        Ok(Self {
+            // Its path may come to be hidden by a mount; what is open stays.
+            path: format!("/proc/self/fd/{}", dir.as_raw_fd()).into(),
+            dir,
+            next: AtomicU64::new(0),
+            maintenance: Mutex::new(()),
+            #[cfg(test)]
+            crash: Crash::default(),
+        })
     }
 
     /// All packs that are there, in the order of their names.

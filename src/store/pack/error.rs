@@ -21,13 +21,13 @@ pub enum PackError {
         source: io::Error,
     },
     /// A pack that the index knows is not there.
-    #[error("pack {} is missing", path.display())]
+    #[error("pack {} is missing", name(path))]
     Missing {
         /// Where it should be.
         path: PathBuf,
     },
     /// The header, the index or the footer of a pack is damaged. Its frames can still be read.
-    #[error("the {part} of pack {} is damaged at offset {offset}: {fault}", path.display())]
+    #[error("the {part} of pack {} is damaged at offset {offset}: {fault}", name(path))]
     Outline {
         /// Which pack.
         path: PathBuf,
@@ -39,7 +39,7 @@ pub enum PackError {
         fault: Fault,
     },
     /// A frame is damaged, and with it everything in it.
-    #[error("the frame at offset {offset} of pack {} is damaged: {fault}", path.display())]
+    #[error("the frame at offset {offset} of pack {} is damaged: {fault}", name(path))]
     Frame {
         /// Which pack.
         path: PathBuf,
@@ -49,7 +49,7 @@ pub enum PackError {
         fault: Fault,
     },
     /// The bytes of a pack are not those it is named after.
-    #[error("pack {} is not what it was when it was written: its SHA-256 is {found}", path.display())]
+    #[error("pack {} is not what it was when it was written: its SHA-256 is {found}", name(path))]
     NotItself {
         /// Which pack.
         path: PathBuf,
@@ -165,6 +165,11 @@ impl fmt::Display for Fault {
             Self::Chunk(hash) => write!(f, "chunk {hash} is not what it was"),
         }
     }
+}
+
+/// The name of a pack: its directory is reached by what means nothing to others.
+fn name(path: &Path) -> std::path::Display<'_> {
+    Path::new(path.file_name().unwrap_or(path.as_os_str())).display()
 }
 
 impl PackError {

@@ -1,7 +1,6 @@
 //! Where the places of chunks are looked up: an interface, and an index in memory.
 //!
-//! The real index is part of the catalog, so that what is packed becomes known in the same kind of
-//! transaction as everything else.
+//! The real one is the catalog's, as everything that is SQL.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -34,6 +33,29 @@ pub trait ChunkIndex: Send + Sync {
     /// # Errors
     /// The owner's.
     fn packs(&self) -> Result<Vec<PackId>, IndexError>;
+
+    /// How many packs are known, and how large they are.
+    fn totals(&self) -> PackTotals;
+
+    /// Forgets everything, and whatever is damaged with it, so that it can be told anew.
+    ///
+    /// # Errors
+    /// The owner's.
+    fn clear(&self) -> Result<(), IndexError>;
+
+    /// Whether an answer has shown that the index is not what it was.
+    fn is_damaged(&self) -> bool {
+        false
+    }
+}
+
+/// All packs together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PackTotals {
+    /// How many there are.
+    pub packs: u64,
+    /// Their size on disk in bytes.
+    pub bytes: u64,
 }
 
 /// An index in memory, for tests and measurements.
@@ -72,5 +94,16 @@ impl ChunkIndex for MemoryIndex {
 
     fn packs(&self) -> Result<Vec<PackId>, IndexError> {
         Ok(self.0.lock().packs.keys().copied().collect())
+    }
+
+    fn totals(&self) -> PackTotals {
+        let known = self.0.lock();
+        let bytes = known.packs.values().map(|pack| pack.size_bytes).sum();
+        PackTotals { packs: known.packs.len() as u64, bytes }
+    }
+
+    fn clear(&self) -> Result<(), IndexError> {
+        *self.0.lock() = Known::default();
+        Ok(())
     }
 }

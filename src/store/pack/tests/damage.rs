@@ -177,7 +177,8 @@ fn a_pack_that_is_gone_takes_its_own_contents_with_it() {
             assert!(text.is_empty() || text.contains(&gone.pack.to_string()), "{text}");
         }
         assert_eq!(store.reopen().missing, [gone.pack]);
-        fs::write(&path, bytes).unwrap();
+        fs::write(store.dir.pack_path(gone.pack), bytes).unwrap();
+        assert_eq!(store.reopen().adopted, [gone.pack]);
     }
     assert!(failing(&store).iter().all(Option::is_none));
 }
@@ -229,5 +230,42 @@ fn a_wrong_chunk_in_a_sound_frame_is_not_handed_out() {
             let expected = Fault::Chunk(first.key.hash);
             assert!(matches!(*source, PackError::Frame { fault, .. } if fault == expected));
         }
+    }
+}
+
+#[test]
+fn an_index_that_is_older_than_the_packs_loses_nothing() {
+    let mut store = Store::new(SMALL);
+    store.pack(&contents()).unwrap();
+    let old: Vec<PackIndex> = store.indices();
+    // Everything moves to other packs, and then the index is as it was before.
+    let packs = store.dir.list().unwrap();
+    let right = store.dir.maintain();
+    rewrite(&right, &*store.index, &packs, &|_| true, &|_| Pace::Go, &store.options).unwrap();
+    drop(right);
+    store.index = Arc::default();
+    store.index.replace(&old, &[]).unwrap();
+    let recovery = store.reopen();
+    assert_eq!((recovery.missing.len(), recovery.removed), (packs.len(), vec![]));
+    for content in contents() {
+        assert_eq!(store.read(hash(&content)).unwrap(), Some(content));
+    }
+}
+
+#[test]
+fn what_can_be_found_in_a_damaged_pack_is_known_to_a_new_index() {
+    let mut store = Store::new(SMALL);
+    store.pack(&contents()).unwrap();
+    for pack in store.dir.list().unwrap() {
+        let path = store.dir.pack_path(pack);
+        let length = std::fs::metadata(&path).unwrap().len();
+        fs::File::options().write(true).open(&path).unwrap().set_len(length - 10).unwrap();
+    }
+    store.index = Arc::default();
+    let recovery = store.reopen();
+    assert_eq!(recovery.damaged.len(), recovery.adopted.len());
+    assert!(!recovery.damaged.is_empty() && recovery.removed.is_empty());
+    for content in contents() {
+        assert_eq!(store.read(hash(&content)).unwrap(), Some(content));
     }
 }
