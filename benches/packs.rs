@@ -2,17 +2,16 @@
 //! each was the next version, then reads every file of each back and verifies it.
 //!
 //! Prints a line per tree. Speeds are bytes of content per second of this thread's processor time, since
-//! a machine is seldom idle; packing includes reading and hashing the files, reading back does not include
-//! the catalog, whose place an index in memory takes. `scripts/bench-packs` compares with other programs.
+//! a machine is seldom idle; packing includes reading and hashing the files, and both the index of chunks, a
+//! file beside the directory. `scripts/bench-packs` compares with other programs.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "nobody else runs this")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use horace::store::pack::{
-    ChunkIndex, MemoryIndex, Pace, PackDir, PackOptions, PackReader, Packer,
-};
+use horace::catalog::ChunkDb;
+use horace::store::pack::{ChunkIndex, Pace, PackDir, PackOptions, PackReader, Packer};
 use horace::types::ContentHash;
 use sha2::{Digest as _, Sha256};
 
@@ -34,7 +33,8 @@ fn main() {
         return;
     };
     let dir = Arc::new(PackDir::open(Path::new(place)).unwrap());
-    let index = Arc::new(MemoryIndex::default());
+    let index_path = Path::new(place).with_extension("chunks.db");
+    let index = Arc::new(ChunkDb::open(&index_path).unwrap());
     let trees: Vec<Tree> = paths.iter().map(|path| survey(Path::new(path))).collect();
     println!("tree                    MB   packs MB   dedup   ratio   pack MB/s");
     let (mut total, mut stored, mut unique) = (0, 0, 0);
@@ -64,7 +64,8 @@ fn main() {
     }
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-    println!("peak of memory, the index of chunks included: {}", peak[6..].trim());
+    println!("peak of memory: {}", peak[6..].trim());
+    measure_index(&dir, &index_path);
     println!("\ntree                  read MB/s   zstd alone MB/s  ratio");
     for tree in &trees {
         let reader = PackReader::new(
@@ -87,6 +88,34 @@ fn main() {
             mega(tree.bytes) / seconds / zstd,
         );
     }
+}
+
+/// What the index takes on disk, and how fast it answers when asked for everything in random order.
+fn measure_index(dir: &PackDir, path: &Path) {
+    let again = path.with_extension("again.db");
+    let packs: Vec<_> = dir.list().unwrap();
+    let contents: Vec<_> =
+        packs.iter().map(|pack| dir.open_pack(*pack).unwrap().index().unwrap()).collect();
+    let mut keys: Vec<_> = contents.iter().flat_map(|c| &c.entries).map(|e| e.key).collect();
+    let index = ChunkDb::open(&again).unwrap();
+    let start = processor_seconds();
+    contents.iter().for_each(|pack| index.replace(std::slice::from_ref(pack), &[]).unwrap());
+    let inserted = processor_seconds() - start;
+    drop(index);
+    let bytes = fs::metadata(&again).unwrap().len();
+    let index = ChunkDb::open(&again).unwrap();
+    keys.sort_unstable_by_key(|key| key.hash.as_bytes()[31]);
+    let start = processor_seconds();
+    keys.iter().for_each(|key| assert!(index.find(key).unwrap().is_some()));
+    let found = processor_seconds() - start;
+    let count = keys.len() as f64;
+    println!(
+        "index: {count} items in {} packs, {:.1} bytes each, {:.0} inserted/s, {:.0} found/s",
+        packs.len(),
+        bytes as f64 / count,
+        count / inserted,
+        count / found,
+    );
 }
 
 fn survey(path: &Path) -> Tree {

@@ -13,6 +13,7 @@
 
 mod apply;
 mod checkpoint;
+pub mod chunks;
 pub mod event;
 mod history;
 mod observe;
@@ -36,6 +37,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
+pub use chunks::ChunkDb;
 pub use history::{ChangeInfo, Content, VersionInfo};
 pub use preserve::{Source, VersionKey};
 pub use read::{Located, NodeInfo, Reader, When, components};

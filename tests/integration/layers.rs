@@ -1,4 +1,4 @@
-//! Imports go to the right only: main > cli > daemon > fuse, control > fs > catalog > sys > types.
+//! Imports go to the right only: main > cli > daemon > fuse, control > fs > catalog > store > sys > types.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("file_id", &["types"]),
     ("config", &["types"]),
     ("sys", &["types"]),
-    ("catalog", &["sys", "types", "clock"]),
+    ("catalog", &["store", "sys", "types", "clock"]),
     ("store", &["sys", "types"]),
     ("content", &["catalog", "store", "sys", "types"]),
     ("restore", &["catalog", "content", "sys", "types"]),
