@@ -1,7 +1,7 @@
 //! From a version to its bytes.
 //!
 //! Owns the way there: the catalog says what became of a content, and the backing directory or the store
-//! has it. Never writes, and never checks what it opens: whoever reads knows the digest.
+//! has it, in a file of its own or packed. Never writes, and never checks what it opens: whoever reads knows the digest.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::retry_on_intr;
 
 use crate::catalog::{CatalogError, Reader, Source, VersionKey, XattrsAt};
-use crate::store::Store;
+use crate::store::pack::PackError;
+use crate::store::{Packed, Store};
 use crate::sys::{Errno, xattr};
 use crate::types::{ContentHash, FileId, Loss, Seq, Xattrs};
 
@@ -38,6 +39,9 @@ pub enum ContentError {
         /// The filesystem's reason.
         source: Errno,
     },
+    /// It is packed and cannot be read.
+    #[error(transparent)]
+    Packed(#[from] PackError),
     /// The catalog cannot be read.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -48,16 +52,22 @@ pub enum ContentError {
 pub enum Content {
     /// A file has it, from its beginning on.
     File(OwnedFd),
+    /// Packs have it.
+    Packed(Packed),
 }
 
 impl Content {
     /// Reads from `offset` on; returns the number of bytes, 0 at the end.
     ///
     /// # Errors
-    /// The filesystem's.
+    /// The filesystem's; `EIO` where a pack is damaged, of which the log has more.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
         match self {
             Self::File(file) => retry_on_intr(|| rustix::io::pread(file, &mut *buffer, offset)),
+            Self::Packed(packed) => packed.read_at(buffer, offset).map_err(|error| {
+                tracing::error!(%error, "cannot read a packed content");
+                Errno::IO
+            }),
         }
     }
 
@@ -65,6 +75,7 @@ impl Content {
     pub fn file(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::File(file) => Some(file.as_fd()),
+            Self::Packed(_) => None,
         }
     }
 }
@@ -111,7 +122,13 @@ impl Contents {
                 (Source::Head, _) => return self.open_head(reader, at.0),
                 (Source::Empty, _) => rustix::fs::open("/dev/null", READ, Mode::empty()),
                 (Source::Lost(loss), _) => return Err(ContentError::Lost(loss)),
-                (Source::Object(hash), Some(store)) => store.open_object(hash),
+                (Source::Object(hash), Some(store)) => match store.open_object(hash) {
+                    Err(Errno::NOENT) => match packed(store, hash)? {
+                        Some(packed) => return Ok(Content::Packed(packed)),
+                        None => Err(Errno::NOENT),
+                    },
+                    opened => opened,
+                },
                 // What was looked at is better; but as long as somebody uses it, it is not.
                 (Source::Incoming(_), Some(_)) if tries < TRIES => Err(Errno::NOENT),
                 (Source::Incoming(id), Some(store)) => store.open_incoming(id),
@@ -166,6 +183,10 @@ impl Contents {
             ContentError::Open { what, source }
         })
     }
+}
+
+fn packed(store: &Store, hash: ContentHash) -> Result<Option<Packed>, PackError> {
+    store.packs().map_or(Ok(None), |packs| packs.open_content(hash))
 }
 
 const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);

@@ -21,7 +21,7 @@ use anyhow::{Context, bail};
 use rustix::fs::{Mode, OFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, ChunkDb, chunks};
 use crate::config::{Keep, MountConfig, OWN_DIR};
 use crate::control::registry::{self, Registration};
 use crate::control::{Server, ServerConfig};
@@ -75,7 +75,7 @@ pub fn run(
         .with_context(|| format!("state directory {}", config.state_dir().display()))?;
     let catalog = Arc::new(catalog);
     let store = match config.keep {
-        Keep::Content => open_store(&backing),
+        Keep::Content => open_store(&backing, &state_path),
         Keep::None => None,
     };
     let options = fs_options(&config, descriptors);
@@ -294,11 +294,13 @@ fn open_state_dir(config: &MountConfig, backing: &OwnedFd) -> anyhow::Result<Own
 }
 
 /// Opens the store beside what it preserves; a directory that cannot have one is served without.
-fn open_store(backing: &OwnedFd) -> Option<Arc<Store>> {
+fn open_store(backing: &OwnedFd, state_path: &Path) -> Option<Arc<Store>> {
     let open = || {
         sys::dir::make_private(backing, OWN_DIR)?;
         let own = rustix::fs::openat(backing, OWN_DIR, OWN_FLAGS, Mode::empty())?;
-        anyhow::Ok(Store::open(own.as_fd())?)
+        let index = ChunkDb::open(&state_path.join(chunks::FILE_NAME));
+        let index = index.map_err(|error| anyhow::anyhow!(error))?;
+        anyhow::Ok(Store::open(own.as_fd())?.with_packs(Arc::new(index))?)
     };
     match open() {
         Ok(store) => Some(Arc::new(store)),

@@ -6,6 +6,8 @@
 pub mod chunk;
 pub mod objects;
 pub mod pack;
+mod packs;
 pub mod staging;
 
 pub use objects::{Store, StoreError};
+pub use packs::{Packed, Packs};

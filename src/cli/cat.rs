@@ -7,14 +7,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use rustix::fs::SeekFrom;
 use rustix::io::retry_on_intr;
 use sha2::{Digest, Sha256};
 
 use crate::clock::now_ns;
-use crate::control::client::Sink;
+use crate::control::client::{SendError, Sink};
 use crate::control::lookup::Target;
 use crate::control::records::ContentRecord;
 use crate::control::wire::{PathField, Request};
+use crate::store::Packed;
+use crate::sys::Errno;
 use crate::types::ContentHash;
 
 use super::ask::ask;
@@ -53,29 +56,22 @@ impl Cat {
 pub(super) fn read(
     target: &Target,
     request: &Request,
-    begin: impl FnOnce(&ContentRecord) -> anyhow::Result<()>,
+    mut begin: impl FnMut(&ContentRecord) -> anyhow::Result<()>,
     mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut content = Received::default();
-    ask(target, request, &mut content)?;
-    let (record, file) = content.0.context("the daemon's answer has no content")?;
-    begin(&record)?;
-    let mut hasher = Sha256::new();
-    let mut rest = record.size;
-    let mut buffer = vec![0; CHUNK];
-    while rest > 0 {
-        let room = usize::try_from(rest).unwrap_or(CHUNK).min(CHUNK);
-        let at = record.size - rest;
-        let read = retry_on_intr(|| rustix::io::pread(&file, &mut buffer[..room], at));
-        let n = read.context("cannot read the content")?;
-        if n == 0 {
-            break;
+    let mut reading =
+        Reading { begin: &mut begin, take: &mut take, hasher: Sha256::new(), done: None };
+    let answered = ask(target, request, &mut reading);
+    let (record, rest) = match reading.done.take() {
+        Some((_, Err(error))) => return Err(error),
+        Some((record, Ok(rest))) => (record, rest),
+        None => {
+            answered?;
+            bail!("the answer has no content");
         }
-        hasher.update(&buffer[..n]);
-        take(&buffer[..n])?;
-        rest -= n as u64;
-    }
-    let read = ContentHash::from(hasher);
+    };
+    answered?;
+    let read = ContentHash::from(reading.hasher);
     if rest > 0 || record.sha256.is_some_and(|known| known != read) {
         bail!("what was read is not the version: its bytes have changed since");
     }
@@ -97,18 +93,66 @@ pub(super) fn split_version(path: &Path) -> (&Path, Option<String>) {
     (Path::new(OsStr::from_bytes(before)), Some(version))
 }
 
-/// A record with its file.
-#[derive(Default)]
-struct Received(Option<(ContentRecord, OwnedFd)>);
+/// Hands the content on as it comes: what is handed over through a pipe is followed by the end of the
+/// answer, which says what is wrong with it.
+struct Reading<'r> {
+    begin: &'r mut dyn FnMut(&ContentRecord) -> anyhow::Result<()>,
+    take: &'r mut dyn FnMut(&[u8]) -> anyhow::Result<()>,
+    hasher: Sha256,
+    /// What came, and how many bytes of it were missing.
+    done: Option<(ContentRecord, anyhow::Result<u64>)>,
+}
 
-impl Sink for Received {
+impl Reading<'_> {
+    /// Hands on what `read` fills a buffer with, given the offset, up to the size of the record.
+    fn pass(
+        &mut self,
+        line: &[u8],
+        mut read: impl FnMut(&mut [u8], u64) -> anyhow::Result<usize>,
+    ) -> io::Result<()> {
+        let record: ContentRecord = serde_json::from_slice(line)?;
+        let mut rest = record.size;
+        let mut buffer = vec![0; CHUNK];
+        let mut copy = || -> anyhow::Result<u64> {
+            (self.begin)(&record)?;
+            while rest > 0 {
+                let room = usize::try_from(rest).unwrap_or(CHUNK).min(CHUNK);
+                let n = read(&mut buffer[..room], record.size - rest)?;
+                if n == 0 {
+                    break;
+                }
+                self.hasher.update(&buffer[..n]);
+                (self.take)(&buffer[..n])?;
+                rest -= n as u64;
+            }
+            Ok(rest)
+        };
+        let done = copy();
+        self.done = Some((record, done));
+        Ok(())
+    }
+}
+
+impl Sink for Reading<'_> {
     fn line(&mut self, _line: &[u8]) -> io::Result<()> {
         Err(io::Error::other("the answer came without the file"))
     }
 
     fn file(&mut self, line: &[u8], file: OwnedFd) -> io::Result<()> {
-        self.0 = Some((serde_json::from_slice(line)?, file));
-        Ok(())
+        let piped = rustix::fs::seek(&file, SeekFrom::Current(0)) == Err(Errno::SPIPE);
+        self.pass(line, |buffer, at| {
+            let read = retry_on_intr(|| match piped {
+                true => rustix::io::read(&file, &mut *buffer),
+                false => rustix::io::pread(&file, &mut *buffer, at),
+            });
+            read.context("cannot read the content")
+        })
+    }
+
+    fn packed(&mut self, line: &[u8], content: &Packed, _size: u64) -> Result<(), SendError> {
+        Ok(self.pass(line, |buffer, at| {
+            content.read_at(buffer, at).context("cannot read the content")
+        })?)
     }
 }
 

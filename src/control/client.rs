@@ -3,16 +3,16 @@
 //! Owns sending a request and reading its answer line by line.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::access::Guard;
-pub use super::query::Sink;
 use super::query::{Answer, Query, answer_from_catalog};
+pub use super::query::{SendError, Sink};
 use super::wire::{AnswerLine, End, Failure, Receiver, Request};
-use crate::catalog::{CatalogError, Reader};
+use crate::catalog::{CatalogError, ChunkDb, Reader, chunks};
 use crate::config::OWN_DIR;
 use crate::content::Contents;
 use crate::store::Store;
@@ -101,7 +101,7 @@ pub fn ask_catalog(
     let mut answer = Answer::new(sink);
     // Without one, what was preserved cannot be read.
     let own = std::fs::File::open(backing.join(OWN_DIR)).ok();
-    let store = own.and_then(|own| Store::open(own.as_fd()).ok());
+    let store = own.and_then(|own| open_store(own.as_fd(), catalog));
     let backing: OwnedFd = std::fs::File::open(backing).map_err(ClientError::Backing)?.into();
     let contents = Contents::new(Arc::new(backing), store.map(Arc::new));
     let mut query = Query {
@@ -115,5 +115,21 @@ pub fn ask_catalog(
         Err(super::query::QueryError::Sink(error)) => Err(ClientError::Sink(error)),
         Err(super::query::QueryError::Catalog(error)) => Err(error.into()),
         Err(error) => Err(error.to_failure().into()),
+    }
+}
+
+/// The store as it is. Nothing in it is cleaned up: a daemon may have started meanwhile.
+fn open_store(own: BorrowedFd<'_>, catalog: &Path) -> Option<Store> {
+    let store = Store::open(own).ok()?;
+    let open = || -> Result<Store, Box<dyn std::error::Error + Send + Sync>> {
+        let index = ChunkDb::open_to_read(&catalog.with_file_name(chunks::FILE_NAME))?;
+        Ok(Store::open(own)?.with_packs_to_read(Arc::new(index))?)
+    };
+    match open() {
+        Ok(store) => Some(store),
+        Err(error) => {
+            tracing::warn!(error, "packed contents cannot be read");
+            Some(store)
+        }
     }
 }

@@ -28,6 +28,8 @@ use crate::catalog::{CatalogError, Reader};
 use crate::content::{ContentError, Contents};
 use crate::file_id;
 use crate::restore::PlanError;
+use crate::store::Packed;
+use crate::store::pack::PackError;
 use crate::types::FileId;
 
 /// Where the lines of an answer go.
@@ -47,6 +49,15 @@ pub trait Sink {
         self.line(line)
     }
 
+    /// Takes one line with the first `size` bytes of a packed content.
+    ///
+    /// # Errors
+    /// If the content cannot be read, or nobody wants more.
+    fn packed(&mut self, line: &[u8], content: &Packed, size: u64) -> Result<(), SendError> {
+        let _ = (content, size);
+        Ok(self.line(line)?)
+    }
+
     /// Hands over what was taken so far.
     ///
     /// # Errors
@@ -54,6 +65,17 @@ pub trait Sink {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Why a content is not handed over whole.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Content(#[from] PackError),
+    /// Nobody wants more.
+    #[error(transparent)]
+    Sink(#[from] io::Error),
 }
 
 /// Why an answer ends early.
@@ -87,6 +109,15 @@ pub(super) enum QueryError {
     Catalog(#[from] CatalogError),
     #[error("nobody reads the answer")]
     Sink(#[from] io::Error),
+}
+
+impl From<SendError> for QueryError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Content(error) => ContentError::from(error).into(),
+            SendError::Sink(error) => error.into(),
+        }
+    }
 }
 
 fn shown(path: &[u8]) -> String {
@@ -156,6 +187,19 @@ impl<'a> Answer<'a> {
         serde_json::to_writer(&mut self.line, record)?;
         self.end.records += 1;
         self.sink.file(&self.line, file)
+    }
+
+    /// Writes one record that comes with the first `size` bytes of a packed content.
+    pub(super) fn packed(
+        &mut self,
+        record: &impl Serialize,
+        content: &Packed,
+        size: u64,
+    ) -> Result<(), SendError> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, record).map_err(io::Error::from)?;
+        self.end.records += 1;
+        self.sink.packed(&self.line, content, size)
     }
 
     /// Hands over what was written so far.

@@ -11,12 +11,16 @@
 //! file. What had been on the disk stays on the disk; of a copy, a power cut can take what was not
 //! synced yet, and then its digest tells.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use sha2::{Digest, Sha256};
 
+use super::pack::{ChunkIndex, PackError};
+use super::packs::Packs;
 use super::staging::Staging;
 use crate::sys::dir::make_private;
 use crate::sys::{Errno, stat};
@@ -24,6 +28,8 @@ use crate::types::{ContentHash, IncomingId};
 
 /// Bytes read or copied at a time.
 const CHUNK: usize = 1 << 20;
+/// The directory of packs in that of the store.
+const PACKS: &str = "packs";
 
 /// Why there is no store.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +68,11 @@ impl From<Errno> for CopyError {
 /// The preserved content of one backing directory.
 #[derive(Debug)]
 pub struct Store {
+    dir: OwnedFd,
     incoming: OwnedFd,
     objects: OwnedFd,
     staging: Staging,
+    packs: Option<Arc<Packs>>,
     next: AtomicU64,
 }
 
@@ -78,7 +86,8 @@ impl Store {
         let incoming = open_dir(store.as_fd(), "incoming")?;
         let objects = open_dir(store.as_fd(), "objects")?;
         let staging = Staging::new(open_dir(store.as_fd(), "restoring")?);
-        let this = Self { incoming, objects, staging, next: AtomicU64::new(1) };
+        let next = AtomicU64::new(1);
+        let this = Self { dir: store, incoming, objects, staging, packs: None, next };
         let left = this.incoming().map_err(|source| StoreError { name: "incoming", source })?;
         let last = left.iter().map(|id| id.0).max().unwrap_or(0);
         this.next.store(last + 1, Ordering::Relaxed);
@@ -88,6 +97,36 @@ impl Store {
     /// Where files are made that are to be moved to a name.
     pub fn staging(&self) -> &Staging {
         &self.staging
+    }
+
+    /// Has the packs of this store, made if missing, to read from and to change.
+    ///
+    /// # Errors
+    /// The filesystem's.
+    pub fn with_packs(self, index: Arc<dyn ChunkIndex>) -> Result<Self, PackError> {
+        let packs = Packs::open(&self.packs_path(), index)?;
+        Ok(Self { packs: Some(Arc::new(packs)), ..self })
+    }
+
+    /// Has the packs of this store to read from alone, if there are any.
+    ///
+    /// # Errors
+    /// The filesystem's or the index's.
+    pub fn with_packs_to_read(self, index: Arc<dyn ChunkIndex>) -> Result<Self, PackError> {
+        match Packs::open_to_read(&self.packs_path(), index) {
+            Ok(packs) => Ok(Self { packs: Some(Arc::new(packs)), ..self }),
+            Err(PackError::Missing { .. }) => Ok(self),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn packs_path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}/{PACKS}", self.dir.as_raw_fd()).into()
+    }
+
+    /// Its packs, if it has any.
+    pub fn packs(&self) -> Option<&Arc<Packs>> {
+        self.packs.as_ref()
     }
 
     /// Keeps new names apart from those that somebody still remembers.

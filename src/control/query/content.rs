@@ -1,7 +1,7 @@
-//! `cat`: the content of one version, as a descriptor.
+//! `cat`: the content of one version, as a descriptor, or out of packs.
 //!
-//! Owns which version is meant and where its bytes are opened. Whoever gets the descriptor checks what
-//! is read against the digest.
+//! Owns which version is meant and where its bytes are opened. Whoever gets them checks what is read
+//! against the digest.
 
 use super::{Query, QueryError};
 use crate::catalog::{VersionInfo, When};
@@ -23,11 +23,15 @@ impl Query<'_, '_> {
             Some(at_ns) => self.version_at(path, at_ns)?,
             None => self.version_named(path, version.unwrap_or("head"))?,
         };
-        let Content::File(file) = contents.open(self.side, (version.file, version.number))?;
+        let content = contents.open(self.side, (version.file, version.number))?;
         let last = Planner::new(self.side, contents).last_with(&version)?;
         let mode = last.map_or(version.mode, |(node, _)| node.mode);
         let record = ContentRecord { size: version.size, sha256: version.hash, mode };
-        Ok(self.answer.file(&record, file)?)
+        match content {
+            Content::File(file) => self.answer.file(&record, file)?,
+            Content::Packed(packed) => self.answer.packed(&record, &packed, version.size)?,
+        }
+        Ok(())
     }
 
     pub(super) fn version_named(

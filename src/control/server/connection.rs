@@ -2,6 +2,8 @@
 //!
 //! Owns the time limits, and what each request needs from the mount before the catalog is asked.
 
+mod feed;
+
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -13,7 +15,9 @@ use super::Shared;
 use crate::catalog::CatalogError;
 use crate::content::Contents;
 use crate::control::access::Guard;
-use crate::control::query::{Answer, Position, Query, QueryError, Sink, answer_from_catalog};
+use crate::control::query::{
+    Answer, Position, Query, QueryError, SendError, Sink, answer_from_catalog,
+};
 use crate::control::records::{Outcome, RestoreRecord, SyncRecord};
 use crate::control::status::StatusRecord;
 use crate::control::wire::{
@@ -21,6 +25,7 @@ use crate::control::wire::{
     read_request, send_with_file,
 };
 use crate::restore::{Action, Means, Step, carry_out};
+use crate::store::Packed;
 use crate::sys::creds::Actor;
 
 /// How long a request may take to arrive.
@@ -82,6 +87,10 @@ impl Sink for SocketSink<'_> {
         self.0.flush()?;
         send_with_file(self.0.get_ref(), &line[..1], &file)?;
         self.line(&line[1..])
+    }
+
+    fn packed(&mut self, line: &[u8], content: &Packed, size: u64) -> Result<(), SendError> {
+        feed::send(self, line, content, size)
     }
 
     fn flush(&mut self) -> io::Result<()> {
