@@ -215,6 +215,8 @@ pub fn rewrite(
     }
     copier.finish_pack()?;
     let added = copier.finished;
+    // The same bytes have the same name: what came out as it was stays.
+    done.removed.retain(|pack| added.iter().all(|index| index.pack != *pack));
     index.replace(&added, &done.removed).map_err(PackError::Index)?;
     right.dir.passed(Step::Published)?;
     for pack in &done.removed {

@@ -140,3 +140,19 @@ fn a_rewrite_that_is_stopped_changes_nothing() {
     after.sort();
     assert_eq!(before, after);
 }
+
+#[test]
+fn a_pack_that_is_rewritten_as_it_was_stays() {
+    let mut store = Store::new(SMALL);
+    store.pack(&contents()).unwrap();
+    for pack in store.dir.list().unwrap() {
+        let right = store.dir.maintain();
+        rewrite(&right, &*store.index, &[pack], &|_| true, &|_| Pace::Go, &SMALL).unwrap();
+    }
+    for restart in 0..2 {
+        for content in contents() {
+            assert!(store.read(hash(&content)).unwrap() == Some(content), "{restart}");
+        }
+        assert!(store.reopen().missing.is_empty());
+    }
+}
