@@ -27,6 +27,7 @@ use super::rows::{get_hash, get_u64};
 use crate::store::pack::error::IndexError;
 use crate::store::pack::types::Sort;
 use crate::store::pack::{ChunkIndex, Key, PackId, PackIndex, PackTotals, Place};
+use crate::types::ContentHash;
 
 /// Name of the database file in the state directory.
 pub const FILE_NAME: &str = "chunks.db";
@@ -76,10 +77,20 @@ pub struct ChunkDb {
     main: Mutex<Main>,
     /// The packs that are known, by their numbers. Who looks something up holds it, and so does a commit:
     /// so it always fits the rows.
-    packs: RwLock<HashMap<i64, (PackId, u64)>>,
+    packs: RwLock<Known>,
     /// Locked last.
     readers: Mutex<Pool>,
     damaged: AtomicBool,
+}
+
+/// Packs by their numbers.
+type Known = HashMap<i64, KnownPack>;
+
+#[derive(Debug, Clone, Copy)]
+struct KnownPack {
+    pack: PackId,
+    size: u64,
+    items: u64,
 }
 
 /// Connections that wait for readers, all of them to the file that is there now.
@@ -156,28 +167,8 @@ impl ChunkDb {
         })
     }
 
-    fn find_by(&self, db: &Connection, key: &Key) -> rusqlite::Result<Option<Place>> {
-        let sql = "SELECT pack, frame, frame_bytes, start, length FROM item WHERE key = ?1";
-        let mut query = db.prepare_cached(sql)?;
-        let mut rows = with_key(key, |key| query.query([key]))?;
-        let packs = self.packs.read();
-        while let Some(row) = rows.next()? {
-            if let Some((pack, _)) = packs.get(&row.get(0)?) {
-                return Ok(Some(Place {
-                    pack: *pack,
-                    frame: row.get(1)?,
-                    frame_bytes: row.get(2)?,
-                    start: row.get(3)?,
-                    length: row.get(4)?,
-                }));
-            }
-        }
-        Ok(None)
-    }
-}
-
-impl ChunkIndex for ChunkDb {
-    fn find(&self, key: &Key) -> Result<Option<Place>, IndexError> {
+    /// The first item with a key from `first` to `last`.
+    fn find_between(&self, first: &Key, last: &Key) -> Result<Option<(Sort, Place)>, IndexError> {
         let (generation, pooled) = {
             let mut readers = self.readers.lock();
             (readers.generation, readers.idle.pop())
@@ -192,16 +183,56 @@ impl ChunkIndex for ChunkDb {
                         drop(main);
                         self.judge(open_reader(&path))?
                     }
-                    Home::Private => return self.judge(self.find_by(&main.db, key)),
+                    Home::Private => return self.judge(self.find_by(&main.db, first, last)),
                 }
             }
         };
-        let found = self.judge(self.find_by(&db, key));
+        let found = self.judge(self.find_by(&db, first, last));
         let mut readers = self.readers.lock();
         if found.is_ok() && readers.generation == generation && readers.idle.len() < READERS {
             readers.idle.push(db);
         }
         found
+    }
+
+    fn find_by(
+        &self,
+        db: &Connection,
+        first: &Key,
+        last: &Key,
+    ) -> rusqlite::Result<Option<(Sort, Place)>> {
+        let sql = "SELECT pack, frame, frame_bytes, start, length, length(key) FROM item
+                   WHERE key BETWEEN ?1 AND ?2";
+        let mut query = db.prepare_cached(sql)?;
+        let mut rows = with_key(first, |first| with_key(last, |last| query.query([first, last])))?;
+        // Nothing is asked of the database before the packs are held as they are.
+        let packs = self.packs.read();
+        while let Some(row) = rows.next()? {
+            if let Some(KnownPack { pack, .. }) = packs.get(&row.get(0)?) {
+                let place = Place {
+                    pack: *pack,
+                    frame: row.get(1)?,
+                    frame_bytes: row.get(2)?,
+                    start: row.get(3)?,
+                    length: row.get(4)?,
+                };
+                let is_chunk = row.get::<_, i64>(5)? == 32;
+                return Ok(Some((if is_chunk { Sort::Chunk } else { Sort::Recipe }, place)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl ChunkIndex for ChunkDb {
+    fn find(&self, key: &Key) -> Result<Option<Place>, IndexError> {
+        Ok(self.find_between(key, key)?.map(|(_, place)| place))
+    }
+
+    fn find_content(&self, object: ContentHash) -> Result<Option<(Key, Place)>, IndexError> {
+        // The key of the recipe is the next one.
+        let found = self.find_between(&Key::chunk(object), &Key::recipe(object))?;
+        Ok(found.map(|(sort, place)| (Key { sort, hash: object }, place)))
     }
 
     fn replace(&self, added: &[PackIndex], removed: &[PackId]) -> Result<(), IndexError> {
@@ -221,13 +252,20 @@ impl ChunkIndex for ChunkDb {
     }
 
     fn packs(&self) -> Result<Vec<PackId>, IndexError> {
-        Ok(self.packs.read().values().map(|(pack, _)| *pack).collect())
+        Ok(self.packs.read().values().map(|known| known.pack).collect())
     }
 
     fn totals(&self) -> PackTotals {
         let packs = self.packs.read();
-        let bytes = packs.values().map(|(_, size)| *size).sum();
-        PackTotals { packs: packs.len() as u64, bytes }
+        PackTotals {
+            packs: packs.len() as u64,
+            bytes: packs.values().map(|known| known.size).sum(),
+            items: packs.values().map(|known| known.items).sum(),
+        }
+    }
+
+    fn count_smaller(&self, bytes: u64) -> usize {
+        self.packs.read().values().filter(|known| known.size < bytes).count()
     }
 
     fn clear(&self) -> Result<(), IndexError> {
@@ -324,13 +362,14 @@ fn remove(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn known_packs(db: &Connection) -> rusqlite::Result<HashMap<i64, (PackId, u64)>> {
-    let mut query = db.prepare_cached("SELECT id, sha256, size FROM pack")?;
+fn known_packs(db: &Connection) -> rusqlite::Result<Known> {
+    let mut query = db.prepare_cached("SELECT id, sha256, size, items FROM pack")?;
     let mut rows = query.query([])?;
-    let mut packs = HashMap::new();
+    let mut packs = Known::new();
     while let Some(row) = rows.next()? {
         let hash = get_hash(row, 1)?.ok_or(rusqlite::Error::InvalidQuery)?;
-        packs.insert(row.get(0)?, (PackId(hash), get_u64(row, 2)?));
+        let (size, items) = (get_u64(row, 2)?, get_u64(row, 3)?);
+        packs.insert(row.get(0)?, KnownPack { pack: PackId(hash), size, items });
     }
     Ok(packs)
 }

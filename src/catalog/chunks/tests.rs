@@ -49,7 +49,7 @@ fn what_is_known_is_known_to_the_next_one() {
     drop(db);
     for db in [ChunkDb::open(&at(&dir)).unwrap(), ChunkDb::open_to_read(&at(&dir)).unwrap()] {
         assert_eq!(packs(&db), [pack(1), pack(2)]);
-        assert_eq!(db.totals(), PackTotals { packs: 2, bytes: 2003 });
+        assert_eq!(db.totals(), PackTotals { packs: 2, bytes: 2003, items: 5 });
         let place = db.find(&Key::chunk(hash(3))).unwrap().unwrap();
         assert_eq!(place, index(2, &[2, 3]).entries[1].place);
         assert_eq!(db.find(&Key::recipe(hash(1))).unwrap().unwrap().start, 18);

@@ -2,7 +2,7 @@
 //!
 //! Owns the limits of both. Neither is needed for a right answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::dir::PackDir;
 use super::error::{Fault, PackError};
 use super::file::PackFile;
 use super::frame::{Frame, name};
-use super::types::{Key, PackId, Place};
+use super::types::{Entry, Key, PackId, Place};
 
 /// How many packs are held open.
 const OPEN_PACKS: NonZeroUsize = NonZeroUsize::new(32).expect("it is not zero");
@@ -23,6 +23,8 @@ const OPEN_PACKS: NonZeroUsize = NonZeroUsize::new(32).expect("it is not zero");
 /// A decompressed frame and which of its items have been compared with their names.
 struct Known {
     frame: Frame,
+    /// What is in it, as far as somebody looked.
+    names: Vec<Entry>,
     verified: Mutex<BTreeSet<u32>>,
 }
 
@@ -51,7 +53,20 @@ impl Deref for Item {
 
 struct Frames {
     by_place: LruCache<(PackId, u32), Arc<Known>>,
+    /// Where the names of all frames are.
+    places: HashMap<Key, Place>,
     bytes: usize,
+}
+
+impl Frames {
+    fn forget(&mut self, known: &Known) {
+        self.bytes -= known.frame.plain.len();
+        for entry in &known.names {
+            if self.places.get(&entry.key) == Some(&entry.place) {
+                self.places.remove(&entry.key);
+            }
+        }
+    }
 }
 
 /// Open packs and decompressed frames.
@@ -67,7 +82,11 @@ impl Cache {
     pub(super) fn new(limit_bytes: usize) -> Self {
         Self {
             limit_bytes,
-            frames: Mutex::new(Frames { by_place: LruCache::unbounded(), bytes: 0 }),
+            frames: Mutex::new(Frames {
+                by_place: LruCache::unbounded(),
+                places: HashMap::new(),
+                bytes: 0,
+            }),
             packs: Mutex::new(LruCache::new(OPEN_PACKS)),
             decoders: Mutex::new(Vec::new()),
         }
@@ -98,6 +117,11 @@ impl Cache {
         Ok(Item { known, range })
     }
 
+    /// The place of an item, if its frame is at hand.
+    pub(super) fn place(&self, key: &Key) -> Option<Place> {
+        self.frames.lock().places.get(key).copied()
+    }
+
     /// Forgets a pack that has gone.
     pub(super) fn forget(&self, pack: PackId) {
         self.packs.lock().pop(&pack);
@@ -115,20 +139,22 @@ impl Cache {
         };
         let frame = pack.frame(place, &mut decoder);
         self.decoders.lock().push(decoder);
-        let known = Arc::new(Known { frame: frame?, verified: Mutex::default() });
+        let (frame, names) = (frame?, pack.neighbours(place));
+        let known = Arc::new(Known { frame, names, verified: Mutex::default() });
         self.keep(at, &known);
         Ok(known)
     }
 
     fn keep(&self, at: (PackId, u32), known: &Arc<Known>) {
         let mut frames = self.frames.lock();
-        frames.bytes += known.frame.plain.len();
         if let Some((_, other)) = frames.by_place.push(at, Arc::clone(known)) {
-            frames.bytes -= other.frame.plain.len();
+            frames.forget(&other);
         }
+        frames.bytes += known.frame.plain.len();
+        frames.places.extend(known.names.iter().map(|entry| (entry.key, entry.place)));
         while frames.bytes > self.limit_bytes {
             let Some((_, oldest)) = frames.by_place.pop_lru() else { break };
-            frames.bytes -= oldest.frame.plain.len();
+            frames.forget(&oldest);
         }
     }
 

@@ -5,12 +5,16 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use sha2::{Digest, Sha256};
 
 use super::coding::Decoder;
 use super::error::{Fault, PackError, Part};
-use super::format::{self, FOOTER_BYTES, FRAME_MAGIC, Footer, HEAD_BYTES, HEADER_BYTES, Head};
+use super::format::{
+    self, FOOTER_BYTES, FRAME_MAGIC, Footer, FrameEntry, HEAD_BYTES, HEADER_BYTES, Head,
+};
 use super::frame::{self, Frame};
 use super::types::{Entry, PackId, PackIndex, Place};
 use crate::types::ContentHash;
@@ -25,7 +29,14 @@ pub struct PackFile {
     path: PathBuf,
     file: File,
     size: u64,
+    /// How many frames were read.
+    read: AtomicU32,
+    /// Where the index has which frame, in the order of the frames; read when it is worth it.
+    table: OnceLock<Vec<FrameEntry>>,
 }
+
+/// Frames of a pack after which its index is read too: more of it will be asked for.
+const MANY_FRAMES: u32 = 3;
 
 /// What [`PackFile::scan`] found.
 #[derive(Debug)]
@@ -40,7 +51,8 @@ impl PackFile {
     pub(super) fn open(path: PathBuf, pack: PackId) -> Result<Self, PackError> {
         let file = File::open(&path).map_err(PackError::io("open", &path))?;
         let size = file.metadata().map_err(PackError::io("stat", &path))?.len();
-        Ok(Self { pack, path, file, size })
+        let (read, table) = (AtomicU32::new(0), OnceLock::new());
+        Ok(Self { pack, path, file, size, read, table })
     }
 
     /// Where it is.
@@ -59,6 +71,14 @@ impl PackFile {
     /// [`PackError::Outline`] if the header, the index or the footer is damaged: then
     /// [`PackFile::scan`] finds what is still there.
     pub fn index(&self) -> Result<PackIndex, PackError> {
+        let (at, bytes) = self.index_bytes()?;
+        let entries = format::decode_index(self.pack, &bytes)
+            .ok_or_else(|| self.outline(Part::Index, at, Fault::Inconsistent))?;
+        Ok(PackIndex { pack: self.pack, size_bytes: self.size, entries })
+    }
+
+    /// The bytes of the index, and where they begin.
+    fn index_bytes(&self) -> Result<(u64, Vec<u8>), PackError> {
         let footer = self.footer()?;
         let at = u64::from(footer.index_offset);
         let damaged = |fault| self.outline(Part::Index, at, fault);
@@ -66,9 +86,25 @@ impl PackFile {
         if crc32fast::hash(&bytes) != footer.index_crc {
             return Err(damaged(Fault::Checksum));
         }
-        let entries =
-            format::decode_index(self.pack, &bytes).ok_or(damaged(Fault::Inconsistent))?;
-        Ok(PackIndex { pack: self.pack, size_bytes: self.size, entries })
+        Ok((at, bytes))
+    }
+
+    /// Names what is in a frame, if so much of the pack was read that it is worth knowing. What it says
+    /// saves a look-up, and is to be proved as what that says.
+    pub(super) fn neighbours(&self, place: &Place) -> Vec<Entry> {
+        if self.read.fetch_add(1, Ordering::Relaxed) < MANY_FRAMES {
+            return Vec::new();
+        }
+        let table = self.table.get_or_init(|| {
+            let read = self.index_bytes().ok();
+            read.and_then(|(at, bytes)| format::index_table(at, &bytes)).unwrap_or_default()
+        });
+        let entry = table.binary_search_by_key(&place.frame, |entry| entry.frame);
+        let entries = entry.ok().and_then(|n| {
+            let FrameEntry { at, length, .. } = table[n];
+            format::decode_index(self.pack, &self.bytes(at, length).ok()??)
+        });
+        entries.unwrap_or_default()
     }
 
     /// Checks the header and reads the footer.

@@ -205,6 +205,35 @@ pub(super) fn encode_index(entries: &[Entry]) -> Vec<u8> {
     out
 }
 
+/// Where the index has what is in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FrameEntry {
+    /// Offset of the frame in the pack.
+    pub(super) frame: u32,
+    /// Offset of its part of the index in the pack.
+    pub(super) at: u64,
+    /// Length of that part.
+    pub(super) length: usize,
+}
+
+/// Finds the parts of an index that begins at `at`, in the order of frames; `None` if it contradicts
+/// itself. Each part is itself an index.
+pub(super) fn index_table(at: u64, bytes: &[u8]) -> Option<Vec<FrameEntry>> {
+    const ITEM_BYTES: usize = 36;
+    let mut fields = Fields(bytes);
+    let mut table = Vec::new();
+    while !fields.0.is_empty() {
+        let before = fields.0.len();
+        let (frame, _, _) = (fields.u32()?, fields.u32()?, fields.u8()?);
+        let count = fields.u32()? as usize;
+        fields.bytes(count.checked_mul(ITEM_BYTES)?)?;
+        let at = at + (bytes.len() - before) as u64;
+        table.push(FrameEntry { frame, at, length: before - fields.0.len() });
+    }
+    table.sort_unstable_by_key(|entry| entry.frame);
+    Some(table)
+}
+
 /// Decodes the index of `pack`; `None` if it contradicts itself.
 pub(super) fn decode_index(pack: PackId, bytes: &[u8]) -> Option<Vec<Entry>> {
     let mut fields = Fields(bytes);
@@ -290,7 +319,15 @@ mod tests {
             entry(Sort::Recipe, 106, 0, 5),
         ];
         let bytes = encode_index(&entries);
-        assert_eq!(decode_index(pack, &bytes), Some(entries));
+        assert_eq!(decode_index(pack, &bytes), Some(entries.clone()));
         assert_eq!(decode_index(pack, &bytes[..bytes.len() - 1]), None);
+        let table = index_table(1000, &bytes).unwrap();
+        let part = |entry: &FrameEntry| {
+            let at = usize::try_from(entry.at).unwrap() - 1000;
+            decode_index(pack, &bytes[at..at + entry.length]).unwrap()
+        };
+        assert_eq!(table.iter().map(|entry| entry.frame).collect::<Vec<_>>(), [16, 106]);
+        assert_eq!(table.iter().flat_map(part).collect::<Vec<_>>(), entries);
+        assert_eq!(index_table(1000, &bytes[..bytes.len() - 1]), None);
     }
 }

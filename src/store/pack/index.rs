@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::error::IndexError;
 use super::types::{Key, PackId, PackIndex, Place};
+use crate::types::ContentHash;
 
 /// Knows in which pack each chunk and recipe is.
 ///
@@ -18,6 +19,19 @@ pub trait ChunkIndex: Send + Sync {
     /// # Errors
     /// The owner's.
     fn find(&self, key: &Key) -> Result<Option<Place>, IndexError>;
+
+    /// The place of a content that is one chunk, or of its recipe, with which of them it is.
+    ///
+    /// # Errors
+    /// The owner's.
+    fn find_content(&self, object: ContentHash) -> Result<Option<(Key, Place)>, IndexError> {
+        for key in [Key::chunk(object), Key::recipe(object)] {
+            if let Some(place) = self.find(&key)? {
+                return Ok(Some((key, place)));
+            }
+        }
+        Ok(None)
+    }
 
     /// Makes packs known and others unknown, all of it or nothing, durably before it returns.
     ///
@@ -36,6 +50,9 @@ pub trait ChunkIndex: Send + Sync {
 
     /// How many packs are known, and how large they are.
     fn totals(&self) -> PackTotals;
+
+    /// How many packs are smaller than this.
+    fn count_smaller(&self, bytes: u64) -> usize;
 
     /// Forgets everything, and whatever is damaged with it, so that it can be told anew.
     ///
@@ -56,6 +73,8 @@ pub struct PackTotals {
     pub packs: u64,
     /// Their size on disk in bytes.
     pub bytes: u64,
+    /// How many chunks and recipes they have.
+    pub items: u64,
 }
 
 /// An index in memory, for tests and measurements.
@@ -99,7 +118,12 @@ impl ChunkIndex for MemoryIndex {
     fn totals(&self) -> PackTotals {
         let known = self.0.lock();
         let bytes = known.packs.values().map(|pack| pack.size_bytes).sum();
-        PackTotals { packs: known.packs.len() as u64, bytes }
+        let items = known.packs.values().map(|pack| pack.entries.len() as u64).sum();
+        PackTotals { packs: known.packs.len() as u64, bytes, items }
+    }
+
+    fn count_smaller(&self, bytes: u64) -> usize {
+        self.0.lock().packs.values().filter(|pack| pack.size_bytes < bytes).count()
     }
 
     fn clear(&self) -> Result<(), IndexError> {

@@ -15,7 +15,7 @@ use super::dir::PackDir;
 use super::error::PackError;
 use super::index::ChunkIndex;
 use super::recipe::{ChunkRef, Recipe, decode_list};
-use super::types::Key;
+use super::types::{Key, Place, Sort};
 use crate::types::ContentHash;
 
 /// Reads contents from packs; any number of threads may.
@@ -42,16 +42,23 @@ impl PackReader {
         if object == ContentHash::EMPTY {
             return Ok(Some(Recipe::of_nothing()));
         }
-        let find = |key: Key| self.index.find(&key).map_err(PackError::Index);
-        if let Some(place) = find(Key::chunk(object))? {
-            return Ok(Some(Recipe::of_chunk(object, place.length)));
+        let at_hand = |key: Key| self.cache.place(&key).map(|place| (key, place));
+        let at_hand = at_hand(Key::chunk(object)).or_else(|| at_hand(Key::recipe(object)));
+        let found = match at_hand {
+            None => self.index.find_content(object).map_err(PackError::Index)?,
+            found => found,
+        };
+        match found {
+            None => Ok(None),
+            Some((Key { sort: Sort::Chunk, .. }, place)) => {
+                Ok(Some(Recipe::of_chunk(object, place.length)))
+            }
+            Some((key, place)) => {
+                let bytes = self.item_at(key, place, Proof::Now);
+                let recipe = bytes.and_then(|bytes| Recipe::decode(object, &bytes));
+                recipe.map(Some).map_err(|error| error.within(object, 0))
+            }
         }
-        let key = Key::recipe(object);
-        if find(key)?.is_none() {
-            return Ok(None);
-        }
-        let recipe = self.item(key, Proof::Now).and_then(|bytes| Recipe::decode(object, &bytes));
-        recipe.map(Some).map_err(|error| error.within(object, 0))
     }
 
     /// Reads from `offset` on until `buffer` is full or the content ends; returns the number of bytes.
@@ -180,16 +187,24 @@ impl PackReader {
     }
 
     fn item(&self, key: Key, proof: Proof) -> Result<Item, PackError> {
-        let find = || {
-            let place = self.index.find(&key).map_err(PackError::Index)?;
-            place.ok_or(PackError::Unknown { key })
+        let place = match self.cache.place(&key) {
+            Some(place) => place,
+            None => self.find(&key)?,
         };
-        let place = find()?;
+        self.item_at(key, place, proof)
+    }
+
+    fn find(&self, key: &Key) -> Result<Place, PackError> {
+        let place = self.index.find(key).map_err(PackError::Index)?;
+        place.ok_or(PackError::Unknown { key: *key })
+    }
+
+    fn item_at(&self, key: Key, place: Place, proof: Proof) -> Result<Item, PackError> {
         match self.cache.item(&self.dir, &key, &place, proof) {
             Err(PackError::Missing { path }) => {
                 self.cache.forget(place.pack);
                 // It may have been rewritten since we asked for the place.
-                let again = find()?;
+                let again = self.find(&key)?;
                 if again.pack == place.pack {
                     return Err(PackError::Missing { path });
                 }
