@@ -17,6 +17,7 @@ pub mod chunks;
 pub mod event;
 mod history;
 mod observe;
+mod packing;
 mod preserve;
 mod queue;
 pub mod read;
@@ -39,6 +40,7 @@ use parking_lot::Mutex;
 
 pub use chunks::ChunkDb;
 pub use history::{ChangeInfo, Content, VersionInfo};
+pub use packing::{Amount, DueObject, ObjectTotals, Survey};
 pub use preserve::{Source, VersionKey};
 pub use read::{Located, NodeInfo, Reader, When, components};
 pub use rows::ChangeOp;

@@ -42,6 +42,9 @@ pub(super) fn apply(rows: &mut Rows<'_>, event: &Event) -> rusqlite::Result<()> 
         Op::Preserve { key, kept } => this.preserve(*key, *kept),
         Op::Stored { id, content, original } => this.stored(*id, *content, *original),
         Op::Dropped { hash } => this.dropped(*hash),
+        Op::Packing { hash, packing } => this.rows.set_packing(*hash, *packing, event.time_ns),
+        Op::Cleaned { dropped } => this.rows.set_cleaned(*dropped),
+        Op::Surveyed(survey) => this.rows.set_survey(survey),
         Op::End { session, left } => {
             this.end_session(*session, *left);
             Ok(())

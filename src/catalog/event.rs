@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::packing::{Amount, Survey};
 use crate::types::{
     ContentHash, IncomingId, Inode, InodeKey, Loss, Name, Origin, SessionId, Writer, Xattrs,
 };
@@ -77,6 +78,21 @@ pub enum Kept {
     Incoming(IncomingId),
     /// It is lost.
     Lost(Loss),
+}
+
+/// What came of looking at an object for packing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// It is packed, durably; its own file may still be there.
+    Done,
+    /// It is packed, and its own file is gone.
+    Alone,
+    /// It keeps its file for now.
+    Later,
+    /// It keeps its file: packing would gain nothing.
+    Needless,
+    /// It would gain something after all, if it was needless before.
+    Again,
 }
 
 /// What happened.
@@ -199,6 +215,20 @@ pub enum Op {
         /// Which.
         hash: ContentHash,
     },
+    /// An object was looked at for packing.
+    Packing {
+        /// Which.
+        hash: ContentHash,
+        /// What came of it.
+        packing: Packing,
+    },
+    /// The packs were cleaned up after what had been given up.
+    Cleaned {
+        /// How much that was.
+        dropped: Amount,
+    },
+    /// The store was looked through.
+    Surveyed(Survey),
     /// A session is over; nothing more comes from it.
     End {
         /// Which.

@@ -10,6 +10,7 @@ use super::CatalogError;
 use super::apply::Apply;
 use super::event::{Kept, Prefix};
 use super::history::VersionInfo;
+use super::packing::ObjectTotals;
 use super::read::Reader;
 use super::rows::{Rows, get_hash, get_u64};
 use crate::types::{ContentHash, FileId, IncomingId, InodeKey, Loss};
@@ -187,7 +188,9 @@ impl Rows<'_> {
     }
 
     fn insert_object(&self, hash: ContentHash, size: u64, now_ns: i64) -> rusqlite::Result<()> {
-        let sql = "INSERT OR IGNORE INTO object (sha256, size, stored_ns) VALUES (?1, ?2, ?3)";
+        // What was packed has a file of its own again, of which packing must hear.
+        let sql = "INSERT INTO object (sha256, size, stored_ns, due_ns) VALUES (?1, ?2, ?3, ?3)
+                   ON CONFLICT (sha256) DO UPDATE SET packed = 0, due_ns = ?3 WHERE packed = 1";
         self.db.prepare_cached(sql)?.execute(params![
             hash.as_bytes(),
             size.cast_signed(),
@@ -317,7 +320,7 @@ impl Reader {
 
     /// How many objects there are, and how many bytes.
     pub(super) fn objects(&self) -> Result<(u64, u64), CatalogError> {
-        let sql = "SELECT count(*), coalesce(sum(size), 0) FROM object";
-        Ok(self.db.query_row(sql, [], |row| Ok((get_u64(row, 0)?, get_u64(row, 1)?)))?)
+        let ObjectTotals { loose, packed, .. } = self.object_totals()?;
+        Ok((loose.count + packed.count, loose.bytes + packed.bytes))
     }
 }

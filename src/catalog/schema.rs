@@ -158,6 +158,41 @@ CREATE TABLE xattr_past (
     xattrs BLOB NOT NULL,
     PRIMARY KEY (file, until_seq)
 ) STRICT, WITHOUT ROWID;
+", "
+-- What is packed has no file of its own, or soon will have none. From due_ns on it is looked at for that;
+-- NULL is never again.
+ALTER TABLE object ADD COLUMN packed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE object ADD COLUMN due_ns INTEGER;
+UPDATE object SET due_ns = stored_ns;
+CREATE INDEX object_by_due ON object (due_ns) WHERE due_ns IS NOT NULL;
+
+-- Whose an object is. Heads have no entry, so that an import costs nothing.
+CREATE INDEX IF NOT EXISTS version_by_content ON version (sha256) WHERE kept = 1;
+
+-- Objects by `packed`, and as 2 those that were packed when they were given up.
+CREATE TABLE object_total (
+    what INTEGER PRIMARY KEY,
+    objects INTEGER NOT NULL,
+    bytes INTEGER NOT NULL
+) STRICT;
+INSERT INTO object_total SELECT 0, count(*), coalesce(sum(size), 0) FROM object;
+INSERT INTO object_total VALUES (1, 0, 0), (2, 0, 0);
+CREATE TRIGGER object_added AFTER INSERT ON object BEGIN
+    UPDATE object_total SET objects = objects + 1, bytes = bytes + new.size
+    WHERE what = new.packed;
+END;
+CREATE TRIGGER object_dropped AFTER DELETE ON object BEGIN
+    UPDATE object_total SET objects = objects - 1, bytes = bytes - old.size
+    WHERE what = old.packed;
+    UPDATE object_total SET objects = objects + 1, bytes = bytes + old.size
+    WHERE what = 2 AND old.packed = 1;
+END;
+CREATE TRIGGER object_packed AFTER UPDATE OF packed ON object WHEN old.packed <> new.packed BEGIN
+    UPDATE object_total SET objects = objects - 1, bytes = bytes - old.size
+    WHERE what = old.packed;
+    UPDATE object_total SET objects = objects + 1, bytes = bytes + new.size
+    WHERE what = new.packed;
+END;
 "];
 
 /// The newest schema this program knows.
