@@ -262,6 +262,27 @@ impl Store {
         rustix::fs::openat(dir, &*name, READ, Mode::empty())
     }
 
+    /// The objects whose digests begin with this byte, in any order.
+    ///
+    /// # Errors
+    /// The filesystem's.
+    pub fn objects_of(&self, first: u8) -> Result<Vec<ContentHash>, Errno> {
+        let name = format!("{first:02x}");
+        let dir = match rustix::fs::openat(&self.objects, &*name, DIR, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            dir => dir?,
+        };
+        let mut found = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&dir)? {
+            let entry = entry?;
+            let rest = entry.file_name().to_str();
+            let hash =
+                rest.ok().and_then(|rest| format!("{name}{rest}").parse::<ContentHash>().ok());
+            found.extend(hash);
+        }
+        Ok(found)
+    }
+
     /// Removes an object.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ const SAMPLE: usize = 2048;
 const TOO_FEW: usize = 512;
 
 /// Whether the bytes look as if compression would gain nothing.
-pub(super) fn looks_dense(bytes: &[u8]) -> bool {
+pub fn looks_dense(bytes: &[u8]) -> bool {
     if bytes.len() < TOO_FEW {
         return false;
     }

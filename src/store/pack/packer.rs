@@ -193,6 +193,12 @@ impl<'a> Packer<'a> {
         Ok(std::mem::take(&mut self.packed))
     }
 
+    /// The names of the contents that have become durable and known since the last time because a pack
+    /// was full.
+    pub fn take_packed(&mut self) -> Vec<ContentHash> {
+        std::mem::take(&mut self.packed)
+    }
+
     /// What has been done so far.
     pub fn stats(&self) -> PackStats {
         self.stats
