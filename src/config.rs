@@ -43,6 +43,10 @@ pub struct MountConfig {
     pub passthrough: KernelPassthrough,
     /// What is done with content that is replaced.
     pub keep: Keep,
+    /// How long after it was kept a content is packed; `None` for as long as is sensible.
+    pub pack_after: Option<Duration>,
+    /// How large packs become, in bytes; `None` for as large as is sensible.
+    pub pack_limit: Option<NonZeroUsize>,
     /// Where the HTTP API listens.
     pub api: Api,
     /// How long the kernel may trust attributes and names.
@@ -68,6 +72,8 @@ impl MountConfig {
             io: IoMode::default(),
             passthrough: KernelPassthrough::default(),
             keep: Keep::default(),
+            pack_after: None,
+            pack_limit: None,
             api: Api::default(),
             attr_timeout: Duration::from_secs(1),
             config: None,

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::retry_on_intr;
 
 use crate::catalog::{CatalogError, Reader, Source, VersionKey, XattrsAt};
-use crate::store::pack::PackError;
+use crate::store::pack::{PackError, PackTotals};
 use crate::store::{Packed, Store};
 use crate::sys::{Errno, xattr};
 use crate::types::{ContentHash, FileId, Loss, Seq, Xattrs};
@@ -102,6 +102,12 @@ impl Contents {
     /// The contents of a backing directory, with what was preserved of it.
     pub fn new(backing: Arc<OwnedFd>, store: Option<Arc<Store>>) -> Self {
         Self { backing, store }
+    }
+
+    /// How many packs there are to read from, and how large they are.
+    pub fn pack_totals(&self) -> PackTotals {
+        let packs = self.store.as_ref().and_then(|store| store.packs());
+        packs.map_or_else(PackTotals::default, |packs| packs.totals())
     }
 
     /// Opens the content of a version, as the catalog that `reader` reads has it.

@@ -25,7 +25,7 @@ use crate::catalog::{Catalog, ChunkDb, chunks};
 use crate::config::{Keep, MountConfig, OWN_DIR};
 use crate::control::registry::{self, Registration};
 use crate::control::{Server, ServerConfig};
-use crate::fs::{Fs, Options, Writes};
+use crate::fs::{Fs, Options, PackingOptions, Writes};
 use crate::fuse::session::{PassthroughStatus, Session, Unmount, is_dead, unmount};
 use crate::store::Store;
 use crate::sys;
@@ -324,6 +324,11 @@ fn fs_options(config: &MountConfig, descriptors: u64) -> Options {
     let own = 128;
     let open_files = limit.saturating_sub(cached + unread + own).max(limit / 8);
     let readers = std::thread::available_parallelism().map_or(2, |n| n.get().min(4));
+    let mut packing = PackingOptions::default();
+    packing.after = config.pack_after.unwrap_or(packing.after);
+    if let Some(limit) = config.pack_limit {
+        packing.packs.limit_bytes = limit.get() as u64;
+    }
     let writes = if config.flags.sync { Writes::AtOnce } else { Writes::Later };
     Options {
         io: config.io,
@@ -332,6 +337,7 @@ fn fs_options(config: &MountConfig, descriptors: u64) -> Options {
         unread,
         readers,
         writes,
+        packing,
         ..Options::default()
     }
 }

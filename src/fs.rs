@@ -24,6 +24,7 @@ mod keeper;
 mod lookup;
 mod mapped;
 mod node;
+mod packing;
 mod pending;
 mod preserve;
 mod privileges;
@@ -57,6 +58,7 @@ pub use dir::{DirEntry, Room};
 pub use handle::{Fh, Flush, OpenMode};
 pub use io::{Opened, Registrar, Sync, WriteBy};
 pub use node::{Backing, NodeId};
+pub use packing::{PackingOptions, PackingState};
 pub use pending::Purpose;
 pub use reconcile::{Progress, ProgressState, ReconcileError};
 pub use restore::RestoreError;
@@ -117,6 +119,8 @@ pub struct Options {
     pub copied: u64,
     /// The same for content that may be changed in place, and is copied when it is opened.
     pub copied_at_open: u64,
+    /// How and when what was kept is packed.
+    pub packing: PackingOptions,
 }
 
 impl Default for Options {
@@ -131,6 +135,7 @@ impl Default for Options {
             read_at_close: 1 << 20,
             copied: 64 << 20,
             copied_at_open: 1 << 20,
+            packing: PackingOptions::default(),
         }
     }
 }
@@ -166,6 +171,7 @@ pub struct Fs {
     /// Where content is preserved, if it is.
     store: Option<Arc<Store>>,
     keeper: keeper::Keeper,
+    packing: packing::PackingThread,
     nodes: NodeTable,
     fds: FdCache,
     files: HandleTable<File>,
@@ -218,6 +224,7 @@ impl Fs {
             catalog,
             store,
             keeper: keeper::Keeper::default(),
+            packing: packing::PackingThread::default(),
             nodes: NodeTable::new(found),
             files: HandleTable::default(),
             dirs: HandleTable::default(),
@@ -239,6 +246,7 @@ impl Fs {
         fs.hashers.start(readers).map_err(thread_error)?;
         mapped::start(&fs).map_err(thread_error)?;
         keeper::start(&fs).map_err(thread_error)?;
+        packing::start(&fs).map_err(thread_error)?;
         fs.push(None, Op::Root { inode: Inode { key, attr: stat.attr } });
         Ok(fs)
     }
@@ -302,6 +310,7 @@ impl Fs {
     /// Seals every session that is still open and stops the threads. Nothing may be asked of the
     /// filesystem afterwards.
     pub fn shut_down(&self) {
+        self.packing.stop(self.store.as_deref());
         self.stop_reconcile();
         for file in self.files.all() {
             self.seal_at_end(&file);
@@ -436,6 +445,7 @@ impl Fs {
 
     /// Hands an event to the catalog; the caller holds the tree lock if it is of the tree.
     fn push(&self, writer: Option<Arc<Writer>>, op: Op) {
+        self.packing.note_work();
         self.catalog.push([Event { time_ns: crate::clock::now_ns(), writer, op }]);
     }
 

@@ -105,10 +105,44 @@ fn facts(status: &StatusRecord) -> Vec<(&'static str, String)> {
             size(status.wal_bytes)
         ),
     ));
-    let kept = format!("{} contents, {}", status.objects, size(status.object_bytes));
-    facts.push(("kept", kept));
+    facts.extend(kept(status));
     if let Some(progress) = &status.reconcile {
         facts.push(("reconcile", told(progress)));
+    }
+    facts
+}
+
+/// What is kept and what it takes, in words.
+fn kept(status: &StatusRecord) -> Vec<(&'static str, String)> {
+    let space = &status.space;
+    let mut kept = format!("{} contents, {}", status.objects, size(status.object_bytes));
+    if let Some(found) = &space.surveyed {
+        let (versions, bytes) = (found.kept_versions, size(found.kept_version_bytes));
+        kept = format!("{versions} versions, {bytes}, in {kept}");
+    }
+    let mut facts = vec![("kept", kept)];
+    if let Some(found) = &space.surveyed {
+        let mut files =
+            format!("{} files, {} on disk", space.loose_objects, size(found.loose_disk_bytes));
+        if found.loose_shared_bytes > 0 {
+            files += &format!(", {} of it shared", size(found.loose_shared_bytes));
+        }
+        let packs = format!(
+            "{} contents in {} packs, {} on disk",
+            space.packed_objects,
+            space.packs,
+            size(space.pack_bytes)
+        );
+        let ratio = found.ratio.map(|ratio| format!("; 1/{ratio:.1} of the versions"));
+        let ago = crate::clock::now_ns().saturating_sub(found.time_ns) / 1_000_000_000;
+        let ago = duration(u64::try_from(ago).unwrap_or(0));
+        let text = format!("{files}; {packs}{}, {ago} ago", ratio.unwrap_or_default());
+        facts.push(("store", text));
+    }
+    if let Some(mount) = &status.mount
+        && !matches!(mount.packing.as_str(), "" | "off")
+    {
+        facts.push(("packing", mount.packing.clone()));
     }
     facts
 }

@@ -99,6 +99,12 @@ impl MountConfig {
                 self.passthrough = parse("passthrough", value, "auto|off", passthrough)?;
             }
             "keep" => self.keep = parse("keep", value, "content|none", keep)?,
+            // For tests: nobody need set these.
+            "pack_after" => self.pack_after = Some(parse("pack_after", value, "SECONDS", seconds)?),
+            "pack_limit" => {
+                let limit = parse("pack_limit", value, "BYTES", |v| v.parse().ok())?;
+                self.pack_limit = Some(limit);
+            }
             "attr_timeout" => {
                 self.attr_timeout = parse("attr_timeout", value, "SECONDS", seconds)?;
             }
@@ -224,7 +230,7 @@ mod tests {
     fn every_setting_can_be_given() {
         let config = with(
             "state=/var/lib/h,api=[::1]:9000,ro,allow_other,threads=3,descriptors=99,io=stream,passthrough=off,\
-             keep=none,attr_timeout=0.25,config=/etc/h.toml,nosuid,nodev,noexec,noatime,dirsync,sync",
+             keep=none,pack_after=2.5,pack_limit=4096,attr_timeout=0.25,config=/etc/h.toml,nosuid,nodev,noexec,noatime,dirsync,sync",
         )
         .unwrap();
         assert_eq!(config.state_dir(), std::path::Path::new("/var/lib/h"));
@@ -236,6 +242,8 @@ mod tests {
         assert_eq!(config.io, IoMode::Stream);
         assert_eq!(config.passthrough, KernelPassthrough::Off);
         assert_eq!(config.keep, Keep::None);
+        assert_eq!(config.pack_after, Some(Duration::from_millis(2500)));
+        assert_eq!(config.pack_limit.map(std::num::NonZeroUsize::get), Some(4096));
         assert_eq!(config.attr_timeout, Duration::from_millis(250));
         assert_eq!(config.config.as_deref(), Some("/etc/h.toml".as_ref()));
         let flags = config.flags;

@@ -22,7 +22,7 @@ pub(super) use changes::Position;
 use super::access::{Guard, Want};
 use super::records::Users;
 use super::search::GlobError;
-use super::status::StatusRecord;
+use super::status::{SpaceRecord, StatusRecord};
 use super::wire::{End, Failure, FailureCode, Request};
 use crate::catalog::{CatalogError, Reader};
 use crate::content::{ContentError, Contents};
@@ -295,6 +295,7 @@ pub(super) fn answer_from_catalog(
                 versions: totals.versions,
                 objects: totals.objects,
                 object_bytes: totals.object_bytes,
+                space: SpaceRecord::new(query.main, contents.pack_totals())?,
                 queue: 0,
                 wal_bytes: 0,
                 degraded: None,

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use super::status::Host;
 use super::wire::{Failure, FailureCode, last_line};
 use crate::catalog::Catalog;
+use crate::content::Contents;
 use crate::store::Store;
 use crate::sys::creds::{Actor, Identity};
 
@@ -237,6 +238,10 @@ fn refuse(mut stream: &UnixStream) -> io::Result<()> {
 }
 
 impl Shared {
+    fn contents(&self) -> Contents {
+        Contents::new(Arc::clone(&self.backing), self.store.clone())
+    }
+
     /// Takes a connection off the list, by its own thread, which is joined by the next one.
     fn leave(&self, number: u64) {
         let mut open = self.open.lock();

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::catalog::{CatalogError, Reader};
 use crate::restore::Tree;
+use crate::store::pack::PackTotals;
 use crate::types::Seq;
 
 /// The mount, as far as the socket needs it.
@@ -73,6 +75,10 @@ pub struct MountStatus {
     pub refused: Vec<PathBuf>,
     /// Inodes that the kernel knows.
     pub nodes: u64,
+    /// What the thread does that packs what is kept: `off`, `idle`, `recovers`, `packs`, `cleans`, or what it
+    /// waits for.
+    #[serde(default)]
+    pub packing: String,
 }
 
 /// Whether the kernel goes to the backing files by itself.
@@ -161,6 +167,9 @@ pub struct StatusRecord {
     /// Their sizes in bytes.
     #[serde(default)]
     pub object_bytes: u64,
+    /// What that takes.
+    #[serde(default)]
+    pub space: SpaceRecord,
     /// Events that wait for their commit.
     pub queue: u64,
     /// Size of the catalog's write-ahead log.
@@ -169,6 +178,68 @@ pub struct StatusRecord {
     pub degraded: Option<String>,
     /// The newest comparison with the backing directory.
     pub reconcile: Option<ReconcileProgress>,
+}
+
+/// What everything that is kept takes.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct SpaceRecord {
+    /// Contents with a file of their own.
+    pub loose_objects: u64,
+    /// Contents that are packed.
+    pub packed_objects: u64,
+    /// Their sizes in bytes.
+    pub packed_bytes: u64,
+    /// Packs.
+    pub packs: u64,
+    /// What packs take, in bytes.
+    pub pack_bytes: u64,
+    /// What was found when the store was last looked through; null if it never was.
+    pub surveyed: Option<SurveyRecord>,
+}
+
+/// What was found when the store was looked through.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SurveyRecord {
+    /// When that was, in nanoseconds since 1970.
+    pub time_ns: i64,
+    /// Versions whose content is kept, without those that live files have.
+    pub kept_versions: u64,
+    /// Their sizes in bytes, each counted.
+    pub kept_version_bytes: u64,
+    /// What contents with a file of their own take on the disk, in bytes.
+    pub loose_disk_bytes: u64,
+    /// How many of these bytes other files have too.
+    pub loose_shared_bytes: u64,
+    /// How many times as large the versions are as what is kept for them; null if that is nothing.
+    pub ratio: Option<f64>,
+}
+
+impl SpaceRecord {
+    /// The figures of a catalog and its packs.
+    pub(super) fn new(reader: &Reader, packs: PackTotals) -> Result<Self, CatalogError> {
+        let totals = reader.object_totals()?;
+        let surveyed = reader.survey()?.map(|survey| {
+            let own = survey.loose.bytes.saturating_sub(survey.shared_bytes) + packs.bytes;
+            #[expect(clippy::cast_precision_loss, reason = "a ratio is approximate")]
+            let ratio = (own > 0).then(|| survey.versions.bytes as f64 / own as f64);
+            SurveyRecord {
+                time_ns: survey.time_ns,
+                kept_versions: survey.versions.count,
+                kept_version_bytes: survey.versions.bytes,
+                loose_disk_bytes: survey.loose.bytes,
+                loose_shared_bytes: survey.shared_bytes,
+                ratio,
+            }
+        });
+        Ok(Self {
+            loose_objects: totals.loose.count,
+            packed_objects: totals.packed.count,
+            packed_bytes: totals.packed.bytes,
+            packs: packs.packs,
+            pack_bytes: packs.bytes,
+            surveyed,
+        })
+    }
 }
 
 fn text(path: &Path) -> Cow<'_, str> {

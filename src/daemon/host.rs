@@ -10,7 +10,7 @@ use super::restorer::Restorer;
 use crate::catalog::Catalog;
 use crate::config::{Access, MountConfig};
 use crate::control::{Host, MountStatus, Passthrough, ReconcileProgress, ReconcileState};
-use crate::fs::{Fs, Handles, Progress, ProgressState};
+use crate::fs::{Fs, Handles, PackingState, Progress, ProgressState};
 use crate::fuse::session::PassthroughStatus;
 use crate::restore::Tree;
 use crate::types::Seq;
@@ -53,6 +53,16 @@ impl Host for MountHost {
             open_files: open as u64,
             refused: refused.map(PathBuf::from).collect(),
             nodes: nodes as u64,
+            packing: match self.fs.packing_state() {
+                PackingState::Off => "off",
+                PackingState::Idle => "idle",
+                PackingState::Recovers => "recovers",
+                PackingState::Packs => "packs",
+                PackingState::Cleans => "cleans",
+                PackingState::WaitsForMount => "waits for the mount",
+                PackingState::WaitsForRoom => "waits for room",
+            }
+            .into(),
         }
     }
 

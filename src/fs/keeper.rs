@@ -179,6 +179,7 @@ impl Fs {
             let oldest = self.catalog.read(|reader: &mut Reader| reader.oldest_objects(AT_ONCE));
             let oldest: Vec<_> = match oldest {
                 Ok(oldest) if !oldest.is_empty() => oldest,
+                Ok(_) if self.free_packs(store) > 0 => continue,
                 Ok(_) => return self.keeper.gives.store(false, Ordering::Relaxed),
                 Err(error) => {
                     let error: CatalogError = error;
@@ -193,6 +194,7 @@ impl Fs {
                 bytes += size;
                 self.push(None, Op::Dropped { hash });
             }
+            self.free_packs(store);
             tracing::info!(count, bytes, "the disk is nearly full: gave up what was kept longest");
         }
     }

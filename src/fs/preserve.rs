@@ -65,9 +65,32 @@ impl Fs {
 
     /// Whether there is so little space left that history must make room.
     pub(super) fn is_full(&self) -> bool {
-        let Ok(figures) = self.statfs() else { return true };
+        self.missing_space() > 0
+    }
+
+    /// Whether that is soon so.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        let (free, wanted) = self.space();
+        free < wanted + wanted / 4
+    }
+
+    /// How much less space is left than there should be, in bytes.
+    pub(super) fn missing_space(&self) -> u64 {
+        let (free, wanted) = self.space();
+        wanted.saturating_sub(free)
+    }
+
+    /// How much space is left, in bytes.
+    pub(super) fn free_space(&self) -> u64 {
+        self.space().0
+    }
+
+    /// How much space is left, and how much should be, in bytes.
+    fn space(&self) -> (u64, u64) {
+        let Ok(figures) = self.statfs() else { return (0, LEAST_FREE) };
         let bytes = |blocks: u64| blocks.saturating_mul(figures.f_frsize);
-        bytes(figures.f_bavail) < (bytes(figures.f_blocks) / 10).clamp(LEAST_FREE, MOST_FREE)
+        let wanted = (bytes(figures.f_blocks) / 10).clamp(LEAST_FREE, MOST_FREE);
+        (bytes(figures.f_bavail), wanted)
     }
 
     /// Preserves the content of a node that is about to be cut off, and tells. The caller holds the tree

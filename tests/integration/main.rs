@@ -23,6 +23,7 @@ mod layers;
 mod mapped;
 mod mapping;
 mod names;
+mod packs;
 mod posix;
 mod resources;
 mod restart;

@@ -13,13 +13,12 @@ use std::time::Duration;
 
 use super::Shared;
 use crate::catalog::CatalogError;
-use crate::content::Contents;
 use crate::control::access::Guard;
 use crate::control::query::{
     Answer, Position, Query, QueryError, SendError, Sink, answer_from_catalog,
 };
 use crate::control::records::{Outcome, RestoreRecord, SyncRecord};
-use crate::control::status::StatusRecord;
+use crate::control::status::{SpaceRecord, StatusRecord};
 use crate::control::wire::{
     BringBack, Failure, FailureCode, Follow, Request, RequestError, Run, Wait, last_line,
     read_request, send_with_file,
@@ -138,7 +137,7 @@ impl Client<'_, '_> {
         }
         self.shared.catalog.barrier();
         let shared = self.shared;
-        let contents = Contents::new(Arc::clone(&shared.backing), shared.store.clone());
+        let contents = shared.contents();
         self.query(|query| answer_from_catalog(query, &contents, request))
     }
 
@@ -171,9 +170,11 @@ impl Client<'_, '_> {
     fn status(&mut self) -> Result<(), QueryError> {
         let shared = self.shared;
         let catalog = shared.catalog.status();
-        let (seq, totals) = shared
-            .catalog
-            .read_committed(|reader| Ok::<_, CatalogError>((reader.seq()?, reader.totals()?)))?;
+        let packs = shared.contents().pack_totals();
+        let (seq, totals, space) = shared.catalog.read_committed(|reader| {
+            let space = SpaceRecord::new(reader, packs)?;
+            Ok::<_, CatalogError>((reader.seq()?, reader.totals()?, space))
+        })?;
         let status = StatusRecord {
             running: true,
             mount: Some(shared.host.status()),
@@ -182,6 +183,7 @@ impl Client<'_, '_> {
             versions: totals.versions,
             objects: totals.objects,
             object_bytes: totals.object_bytes,
+            space,
             queue: catalog.queue,
             wal_bytes: catalog.wal_bytes,
             degraded: catalog.degraded,
@@ -214,7 +216,7 @@ impl Client<'_, '_> {
     /// Plans how to bring something back, and does it if it is to be done.
     fn bring_back(&mut self, what: &BringBack, run: Run) -> Result<(), QueryError> {
         let shared = self.shared;
-        let contents = Contents::new(Arc::clone(&shared.backing), shared.store.clone());
+        let contents = shared.contents();
         let tree = match run {
             Run::Plan => None,
             Run::Do => Some(shared.host.tree().map_err(QueryError::Host)?),

@@ -41,6 +41,7 @@ impl Host for FakeHost {
             open_files: 0,
             refused: vec!["proc".into()],
             nodes: 1,
+            packing: "off".into(),
         }
     }
 
