@@ -257,3 +257,85 @@ fn parse_survey(text: &str) -> Option<Survey> {
         shared_bytes,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Catalog;
+    use super::super::event::{Event, Op};
+    use super::*;
+    use crate::types::IncomingId;
+
+    fn hash(n: u8) -> ContentHash {
+        ContentHash::new([n; 32])
+    }
+
+    /// Pushes events that are a second apart.
+    fn push(catalog: &Catalog, from_s: i64, ops: impl IntoIterator<Item = Op>) {
+        let events = (from_s..).zip(ops).map(|(s, op)| Event {
+            time_ns: s * 1_000_000_000,
+            writer: None,
+            op,
+        });
+        catalog.push(events);
+    }
+
+    fn stored(n: u8) -> Op {
+        let content = Some((hash(n), u64::from(n) * 10));
+        Op::Stored { id: IncomingId(n.into()), content, original: false }
+    }
+
+    fn due(catalog: &Catalog) -> Vec<(u8, bool)> {
+        let due = catalog.read(|reader| reader.due_objects(i64::MAX, None, 10));
+        let due: Result<_, CatalogError> = due;
+        due.unwrap().iter().map(|object| (object.hash.as_bytes()[0], object.packed)).collect()
+    }
+
+    fn totals(catalog: &Catalog) -> [(u64, u64); 3] {
+        let totals: Result<_, CatalogError> = catalog.read(|reader| reader.object_totals());
+        let ObjectTotals { loose, packed, dropped } = totals.unwrap();
+        [loose, packed, dropped].map(|amount| (amount.count, amount.bytes))
+    }
+
+    #[test]
+    fn objects_are_due_until_they_are_packed_or_need_not_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let packing = |n, packing| Op::Packing { hash: hash(n), packing };
+        push(&catalog, 1, [stored(3), stored(1), stored(2)]);
+        assert_eq!(due(&catalog), [(3, false), (1, false), (2, false)]);
+        assert_eq!(totals(&catalog), [(3, 60), (0, 0), (0, 0)]);
+        push(&catalog, 10, [packing(3, Packing::Done), packing(1, Packing::Needless)]);
+        assert_eq!(due(&catalog), [(3, true), (2, false)]);
+        assert_eq!(totals(&catalog), [(2, 30), (1, 30), (0, 0)]);
+        push(&catalog, 20, [packing(3, Packing::Alone), packing(2, Packing::Later)]);
+        assert_eq!(due(&catalog), [(2, false)]);
+        // Another file with the same bytes was kept; and one that had been needless is not any more.
+        push(&catalog, 30, [stored(3), packing(1, Packing::Again), packing(3, Packing::Alone)]);
+        assert_eq!(due(&catalog), [(2, false), (3, false), (1, false)]);
+        assert_eq!(totals(&catalog), [(3, 60), (0, 0), (0, 0)]);
+        push(&catalog, 40, [packing(3, Packing::Done), Op::Dropped { hash: hash(3) }]);
+        assert_eq!(totals(&catalog), [(2, 30), (0, 0), (1, 30)]);
+        push(&catalog, 50, [Op::Cleaned { dropped: Amount { count: 1, bytes: 30 } }]);
+        assert_eq!(totals(&catalog), [(2, 30), (0, 0), (0, 0)]);
+        let all: Result<_, CatalogError> =
+            catalog.read(|reader| Ok((reader.objects_after(None, 9)?, reader.survey()?)));
+        assert_eq!(all.unwrap(), (vec![hash(1), hash(2)], None));
+        catalog.close(0);
+    }
+
+    #[test]
+    fn a_survey_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let survey = Survey {
+            time_ns: 7,
+            versions: Amount { count: 1, bytes: 2 },
+            loose: Amount { count: 3, bytes: 4 },
+            shared_bytes: 5,
+        };
+        push(&catalog, 1, [Op::Surveyed(survey)]);
+        let found: Result<_, CatalogError> = catalog.read(|reader| reader.survey());
+        assert_eq!(found.unwrap(), Some(survey));
+        catalog.close(0);
+    }
+}

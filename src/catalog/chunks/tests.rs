@@ -186,3 +186,5 @@ proptest! {
         }
     }
 }
+
+mod crashes;

@@ -30,7 +30,7 @@ pub struct PackDir {
     next: AtomicU64,
     maintenance: Mutex<()>,
     #[cfg(test)]
-    pub(super) crash: Crash,
+    pub(crate) crash: Crash,
 }
 
 /// The right to change what is packed, which one thread at a time has.
@@ -45,7 +45,7 @@ pub struct Maintenance<'a> {
 
 /// Where a crash can leave something half-done. Each is behind the step that it is named after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Created,
     Written,
     Synced,
@@ -206,16 +206,16 @@ impl Drop for Unfinished<'_> {
 /// Ends everything behind a chosen step, as a crash would.
 #[cfg(test)]
 #[derive(Debug, Default)]
-pub(super) struct Crash(Mutex<Option<(Step, usize)>>, std::sync::atomic::AtomicBool);
+pub(crate) struct Crash(Mutex<Option<(Step, usize)>>, std::sync::atomic::AtomicBool);
 
 #[cfg(test)]
 impl Crash {
     /// Crashes when `step` has been passed `times` more times.
-    pub(super) fn after(&self, step: Step, times: usize) {
+    pub(crate) fn after(&self, step: Step, times: usize) {
         *self.0.lock() = Some((step, times));
     }
 
-    pub(super) fn happened(&self) -> bool {
+    pub(crate) fn happened(&self) -> bool {
         self.1.load(Ordering::Relaxed)
     }
 }
