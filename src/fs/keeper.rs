@@ -15,6 +15,7 @@ use crate::catalog::event::Op;
 use crate::catalog::{CatalogError, Reader};
 use crate::store::Store;
 use crate::store::objects::Came;
+use crate::store::pack::PackError;
 use crate::sys::Errno;
 use crate::sys::lease::{self, Writers};
 use crate::types::{ContentHash, IncomingId, InodeKey};
@@ -176,10 +177,20 @@ impl Fs {
     /// Gives up the oldest objects while there is little space.
     fn make_room(&self, store: &Store) {
         while self.is_full() && !self.hashers.is_stopping() {
+            // What was given up and was packed takes space still.
+            let freed = match self.free_packs(store) {
+                Ok(freed) => freed,
+                Err(PackError::Stopped) => return,
+                Err(error) => {
+                    return tracing::warn!(%error, "cannot give back the space of what was packed");
+                }
+            };
+            if freed > 0 {
+                continue;
+            }
             let oldest = self.catalog.read(|reader: &mut Reader| reader.oldest_objects(AT_ONCE));
             let oldest: Vec<_> = match oldest {
                 Ok(oldest) if !oldest.is_empty() => oldest,
-                Ok(_) if self.free_packs(store) > 0 => continue,
                 Ok(_) => return self.keeper.gives.store(false, Ordering::Relaxed),
                 Err(error) => {
                     let error: CatalogError = error;
@@ -194,7 +205,6 @@ impl Fs {
                 bytes += size;
                 self.push(None, Op::Dropped { hash });
             }
-            self.free_packs(store);
             tracing::info!(count, bytes, "the disk is nearly full: gave up what was kept longest");
         }
     }

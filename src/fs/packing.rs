@@ -148,9 +148,10 @@ fn run(weak: &Weak<Fs>, store: &Store) {
         match fs.turn(store, &mut turns) {
             Ok(()) | Err(PackError::Stopped) => {}
             Err(error) => {
-                let error = anyhow_text(&error);
+                let error = with_causes(&error);
                 tracing::warn!(error, "cannot pack, for now");
                 turns.trouble();
+                fs.packing.set(PackingState::Idle);
             }
         }
         let pause = EVERY.min(fs.options.packing.after.max(EVERY / 10));
@@ -162,7 +163,7 @@ fn run(weak: &Weak<Fs>, store: &Store) {
 }
 
 /// An error with its causes.
-fn anyhow_text(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -251,6 +252,14 @@ impl Fs {
             tracing::info!(adopted, removed, "the index of chunks knows all packs again");
         }
         Ok(())
+    }
+
+    /// Whether something else comes before what the thread does for nobody: space that is needed now, or
+    /// an index without which nobody can read.
+    fn comes_first(&self) -> bool {
+        let packs = self.store.as_ref().and_then(|store| store.packs());
+        self.packing.makes_way.load(Ordering::Relaxed)
+            || packs.is_some_and(|packs| packs.wants_recovery())
     }
 
     /// Hands an event to the catalog that is no work of users.

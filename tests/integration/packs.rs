@@ -414,3 +414,52 @@ impl Mounted {
         self.assert_versions(1, versions);
     }
 }
+
+#[test]
+fn killed_while_it_makes_room_it_loses_nothing_that_is_kept() {
+    const LENGTH: usize = 3 << 20;
+    if !can_mount() {
+        return;
+    }
+    let Some(disk) = Disk::new("ext4", 400, &["-q", "-m", "0"], "") else { return };
+    let mut mounted = Mounted::on(&disk.path(), "pack_after=0,pack_limit=4000000");
+    for round in 0..10_u64 {
+        for n in 0..5 {
+            fs::write(mounted.at("f"), noise(round * 5 + n, LENGTH)).unwrap();
+        }
+        mounted.sync();
+        std::thread::sleep(std::time::Duration::from_millis(noise(round, 1)[0].into()));
+        mounted.kill();
+        let dead = Command::new("umount").arg("-l").arg(&mounted.mountpoint).status().unwrap();
+        assert!(dead.success());
+        mounted.start();
+        mounted.wait_reconciled();
+        mounted.assert_what_is_kept("f");
+    }
+    let reasons = mounted.log_of("f").into_iter().map(|version| version["content_reason"].clone());
+    let reasons: Vec<_> = reasons.collect();
+    assert!(reasons.contains(&"pruned".into()), "the test is of something: {reasons:?}");
+    assert!(reasons[49].is_null());
+}
+
+impl Mounted {
+    /// What the log says is kept can be had.
+    #[track_caller]
+    fn assert_what_is_kept(&self, path: &str) {
+        for version in self.log_of(path) {
+            let output = self.run(&["cat", &format!("{path}@{}", version["number"])]);
+            // It may have gone since the log was read.
+            let is_kept = |v: &Value| v["number"] == version["number"] && v["content"] != "none";
+            if !self.log_of(path).iter().any(is_kept) {
+                continue;
+            }
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(
+                version["sha256"],
+                sha256(output.stdout),
+                "{version:#} {told}{}",
+                self.log()
+            );
+        }
+    }
+}

@@ -5,8 +5,8 @@
 
 use std::sync::atomic::Ordering;
 
-use super::anyhow_text;
 use super::pace::Throttle;
+use super::with_causes;
 use crate::catalog::event::Op;
 use crate::catalog::{CatalogError, ObjectTotals, Reader};
 use crate::fs::Fs;
@@ -43,27 +43,27 @@ impl Fs {
 
     /// Gives back the space of packed objects that were given up, if they may have as much as there is too
     /// little, or all that there is to give has been given up; returns the bytes.
-    pub(in crate::fs) fn free_packs(&self, store: &Store) -> u64 {
-        let Some(packs) = store.packs().filter(|packs| !packs.wants_recovery()) else { return 0 };
+    ///
+    /// # Errors
+    /// If that is not possible now: then there is no use in giving up more.
+    pub(in crate::fs) fn free_packs(&self, store: &Store) -> Result<u64, PackError> {
+        let Some(packs) = store.packs() else { return Ok(0) };
+        if packs.wants_recovery() {
+            return Err(PackError::Stopped);
+        }
         let ObjectTotals { packed, dropped, loose } = self.object_totals();
         if dropped.count == 0 {
-            return 0;
+            return Ok(0);
         }
         let all = (packed.bytes + dropped.bytes).max(1);
         let share = u128::from(packs.totals().bytes) * u128::from(dropped.bytes) / u128::from(all);
         if share < u128::from(self.missing_space()) && packed.count + loose.count > 0 {
-            return 0;
+            return Ok(0);
         }
         self.packing.makes_way.store(true, Ordering::Relaxed);
         let right = packs.maintain();
         self.packing.makes_way.store(false, Ordering::Relaxed);
-        self.clean_packs(packs, &right, &Throttle::urgent(self)).unwrap_or_else(|error| {
-            if !matches!(error, PackError::Stopped) {
-                let error = anyhow_text(&error);
-                tracing::warn!(error, "cannot give back the space of what was packed");
-            }
-            0
-        })
+        self.clean_packs(packs, &right, &Throttle::urgent(self))
     }
 
     /// Removes and rewrites packs as is worth it; returns how many bytes that has freed.
@@ -137,7 +137,7 @@ impl Fs {
                 match add_needs(packs, object, &mut live) {
                     // It can be read no more, and when space is needed now, others come first.
                     Err(error @ PackError::Object { .. }) if throttle.is_urgent() => {
-                        let error = anyhow_text(&error);
+                        let error = with_causes(&error);
                         tracing::error!(error, "what is damaged is not kept from going");
                     }
                     result => result?,

@@ -106,7 +106,7 @@ impl<'a> Throttle<'a> {
     /// What to do next, after so many bytes.
     pub(super) fn pace(&self, bytes: u64) -> Pace {
         let packing = &self.fs.packing;
-        if packing.is_stopping() || (!self.urgent && packing.makes_way.load(Ordering::Relaxed)) {
+        if packing.is_stopping() || (!self.urgent && self.fs.comes_first()) {
             return Pace::Stop;
         }
         if self.urgent {

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::pace::Throttle;
-use super::{PackingState, anyhow_text};
+use super::{PackingState, with_causes};
 use crate::catalog::event::{Op, Packing};
 use crate::catalog::{CatalogError, DueObject, Reader};
 use crate::fs::Fs;
@@ -138,7 +138,7 @@ impl Fs {
         };
         match added {
             Err(error @ (PackError::OtherContent { .. } | PackError::Content { .. })) => {
-                let error = anyhow_text(&error);
+                let error = with_causes(&error);
                 tracing::error!(error, %hash, "an object cannot be packed: it is damaged");
                 stay(Packing::Needless);
                 Ok(())
@@ -193,7 +193,7 @@ impl Fs {
                 Ok(()) => sound.push(*hash),
                 Err(PackError::Output(_) | PackError::Stopped) => return Err(PackError::Stopped),
                 Err(error) => {
-                    let error = anyhow_text(&error);
+                    let error = with_causes(&error);
                     tracing::error!(error, %hash, "a packed content cannot be read back");
                     self.tell(Op::Packing { hash: *hash, packing: Packing::Needless });
                 }
