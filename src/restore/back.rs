@@ -210,19 +210,22 @@ impl Planner<'_> {
         for extra in it.names_now.iter().skip(moved).filter(|name| !it.names_then.contains(name)) {
             back.phases.removals.push(item.step(&extra.path, Action::Remove));
         }
-        let is_missing = |name: &&Named| name.path != *stays && !it.names_now.contains(name);
-        for missing in it.names_then.iter().filter(is_missing) {
-            back.phases.moves.push(item.link(stays, &missing.path));
-        }
         let same_bytes = then.version == now.version
             || (then.hash.is_some() && then.hash == now.hash && then.size == now.size);
-        if now.kind == Kind::File && !same_bytes {
+        let new_inode = now.kind == Kind::File && !same_bytes;
+        if new_inode {
             back.phases.contents.push(self.create(stays, then, item.then)?);
-            // A new inode: the other names follow it.
-            for other in it.names_then.iter().filter(|name| name.path != *stays) {
+        }
+        for other in it.names_then.iter().filter(|name| name.path != *stays) {
+            let is_there = it.names_now.contains(other);
+            if is_there && new_inode {
                 back.phases.contents.push(item.step(&other.path, Action::Remove));
+            }
+            if !is_there || new_inode {
                 back.phases.contents.push(item.link(stays, &other.path));
             }
+        }
+        if new_inode {
             return Ok(());
         }
         let (facts, facts_now) = (self.facts(then, item.then)?, self.facts(now, back.now)?);
@@ -287,9 +290,6 @@ impl Phases {
         self.moves.sort_by(|a, b| a.path.cmp(&b.path));
         self.dir_removals.sort_by_key(|step| std::cmp::Reverse(depth(step)));
         self.dir_attributes.sort_by_key(|step| std::cmp::Reverse(depth(step)));
-        let links = |step: &Step| matches!(step.action, Action::Link { .. });
-        // A link wants a file that is where it was.
-        self.moves.sort_by_key(links);
         let phases = [
             self.removals,
             self.dirs,

@@ -98,8 +98,9 @@ fn a_tree_is_rewound_to_any_moment_and_back_again() {
     if !can_mount() || !have(&["getfattr", "setfattr"]) {
         return;
     }
-    let cases = std::env::var("HORACE_MODEL_CASES").map_or(6, |n| n.parse().unwrap());
-    for seed in 1..=cases {
+    let number = |name, usual| std::env::var(name).map_or(usual, |n| n.parse().unwrap());
+    let (first, cases) = (number("HORACE_MODEL_SEED", 1), number("HORACE_MODEL_CASES", 6));
+    for seed in first..first + cases {
         let mounted = Mounted::new();
         fs::create_dir(mounted.at("r")).unwrap();
         fs::write(mounted.at("beside"), "untouched").unwrap();
