@@ -105,6 +105,7 @@ impl Fs {
             let (is_live, pacer) = (|key: &_| live.contains(key), |bytes| throttle.pace(bytes));
             let options = &self.options.packing.packs;
             let done = rewrite(right, packs.index(), &ids, &is_live, &pacer, options)?;
+            packs.reader().forget(&done.removed);
             for (pack, error) in &done.damaged {
                 tracing::error!(%pack, %error, "a damaged pack is left as it is");
             }

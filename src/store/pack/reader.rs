@@ -15,7 +15,7 @@ use super::dir::PackDir;
 use super::error::PackError;
 use super::index::ChunkIndex;
 use super::recipe::{ChunkRef, Recipe, decode_list};
-use super::types::{Key, Place, Sort};
+use super::types::{Key, PackId, Place, Sort};
 use crate::types::ContentHash;
 
 /// Reads contents from packs; any number of threads may.
@@ -110,6 +110,11 @@ impl PackReader {
         self.visit(recipe, &whole, Proof::Now, &mut |_, _| Ok(()))?;
         let error = PackError::OtherContent { expected: recipe.object, found };
         Err(error.within(recipe.object, 0))
+    }
+
+    /// Closes packs that have been removed: as long as they are open they take space.
+    pub fn forget(&self, packs: &[PackId]) {
+        packs.iter().for_each(|pack| self.cache.forget(*pack));
     }
 
     /// Names every item that the content needs, its recipe included, some of them more than once.
