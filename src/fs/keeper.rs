@@ -2,6 +2,11 @@
 //!
 //! Owns the list of what waits: a content that somebody may still be changing, or whose inode the kernel
 //! still knows, waits until it is nobody's but history's. When space runs low the oldest objects go.
+//!
+//! # Order of steps
+//! Taking in: `read → row → name among the objects`; giving up: `row → removal`. So a row without an
+//! object is a damage, never what a crash leaves: that is content that waits to be taken in once more,
+//! or an object that nobody knows.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +34,18 @@ const AT_ONCE: u32 = 16;
 #[derive(Debug, Clone, Copy)]
 struct Waits {
     id: IncomingId,
-    /// The inode, if it is one that the mount had.
-    inode: Option<(u64, InodeKey)>,
+    whose: Whose,
+}
+
+/// Who may still be changing what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Nobody: it is a copy.
+    Ours,
+    /// Users of the mount who have this inode (by device and key).
+    Inode(u64, InodeKey),
+    /// Perhaps users of a mount that is dead: the kernel still serves what they have open.
+    Left,
 }
 
 /// The list, and the thread's signal.
@@ -48,13 +63,14 @@ impl Keeper {
     /// Whether anything could be taken in at once, or is.
     fn is_at_work(&self) -> bool {
         let list = self.list.lock();
-        self.taking.load(Ordering::Relaxed) || list.iter().any(|waits| waits.inode.is_none())
+        self.taking.load(Ordering::Relaxed) || list.iter().any(|waits| waits.whose == Whose::Ours)
     }
 
     /// Has something taken in, once its inode (by device and key) is forgotten.
     pub(super) fn add(&self, id: IncomingId, inode: Option<(u64, InodeKey)>) {
-        self.list.lock().push(Waits { id, inode });
-        if inode.is_none() {
+        let whose = inode.map_or(Whose::Ours, |(dev, key)| Whose::Inode(dev, key));
+        self.list.lock().push(Waits { id, whose });
+        if whose == Whose::Ours {
             self.signal.notify_one();
         }
     }
@@ -78,9 +94,7 @@ pub(super) fn start(fs: &Arc<Fs>) -> std::io::Result<()> {
         }
     }
     fs.keeper.gives.store(true, Ordering::Relaxed);
-    for id in there {
-        fs.keeper.add(id, None);
-    }
+    fs.keeper.list.lock().extend(there.into_iter().map(|id| Waits { id, whose: Whose::Left }));
     let weak = Arc::downgrade(fs);
     std::thread::Builder::new().name("keeper".into()).spawn(move || watch(&weak, &store)).map(drop)
 }
@@ -90,7 +104,7 @@ fn watch(weak: &Weak<Fs>, store: &Store) {
         let Some(fs) = weak.upgrade() else { return };
         {
             let mut list = fs.keeper.list.lock();
-            if !list.iter().any(|waits| waits.inode.is_none()) {
+            if !list.iter().any(|waits| waits.whose == Whose::Ours) {
                 fs.keeper.signal.wait_for(&mut list, EVERY);
             }
         }
@@ -99,8 +113,8 @@ fn watch(weak: &Weak<Fs>, store: &Store) {
     }
 }
 
-/// Whether a mapping can still change what was preserved.
-fn may_be_mapped(store: &Store, id: IncomingId) -> bool {
+/// Whether somebody who has it open or mapped can still change what was preserved.
+fn has_writers(store: &Store, id: IncomingId) -> bool {
     store.open_incoming(id).is_ok_and(|fd| lease::writers(fd.as_fd()) == Writers::Some)
 }
 
@@ -144,19 +158,24 @@ impl Fs {
             self.keeper.taking.store(true, Ordering::Relaxed);
             std::mem::take(&mut *list)
         };
-        let is_free = |waits: &Waits| {
-            waits.inode.is_none_or(|(dev, key)| {
-                self.nodes.find(dev, key).is_none() && !may_be_mapped(store, waits.id)
-            })
+        let is_free = |waits: &Waits| match waits.whose {
+            Whose::Ours => true,
+            Whose::Inode(dev, key) => {
+                self.nodes.find(dev, key).is_none() && !has_writers(store, waits.id)
+            }
+            Whose::Left => !has_writers(store, waits.id),
         };
         let (free, mut rest): (Vec<_>, Vec<_>) = list.into_iter().partition(is_free);
         for waits in free {
-            let came = if waits.inode.is_some() { Came::AsInode } else { Came::AsCopy };
-            match store.take_in(waits.id, came, &|| !self.hashers.is_stopping()) {
-                Ok(content) => {
-                    self.keeper.gives.store(true, Ordering::Relaxed);
-                    self.tell_stored(waits.id, content, came);
-                }
+            let inode = matches!(waits.whose, Whose::Inode(..));
+            let came = if inode { Came::AsInode } else { Came::AsCopy };
+            let go_on = || !self.hashers.is_stopping();
+            let mut tell = |content| {
+                self.tell_stored(waits.id, content, came);
+                self.catalog.barrier();
+            };
+            match store.take_in(waits.id, came, &go_on, &mut tell) {
+                Ok(()) => self.keeper.gives.store(true, Ordering::Relaxed),
                 Err(Errno::NOENT) => self.tell_stored(waits.id, None, came),
                 Err(Errno::INTR) => rest.push(waits),
                 Err(error) => {
@@ -197,13 +216,15 @@ impl Fs {
                     return tracing::warn!(%error, "cannot tell what to give up");
                 }
             };
-            let (count, mut bytes) = (oldest.len(), 0);
-            for (hash, size) in oldest {
+            let (count, bytes) = (oldest.len(), oldest.iter().map(|(_, size)| size).sum::<u64>());
+            for (hash, _) in &oldest {
+                self.push(None, Op::Dropped { hash: *hash });
+            }
+            self.catalog.barrier();
+            for (hash, _) in oldest {
                 if let Err(error) = store.remove(hash) {
                     return tracing::warn!(%error, %hash, "cannot give up an object");
                 }
-                bytes += size;
-                self.push(None, Op::Dropped { hash });
             }
             tracing::info!(count, bytes, "the disk is nearly full: gave up what was kept longest");
         }

@@ -6,10 +6,11 @@
 //!
 //! # Order of steps
 //! `into incoming → what destroys the content → (later) read → sync of what was copied → owner and mode
-//! → into objects`. A crash leaves the content in `incoming`, where the next start finds it and takes
-//! it in; at worst it is there although nothing was destroyed, and becomes an object beside the live
-//! file. What had been on the disk stays on the disk; of a copy, a power cut can take what was not
-//! synced yet, and then its digest tells.
+//! → row in the catalog → into objects`. A crash leaves the content in `incoming`, where the next start
+//! finds it and takes it in; at worst it is there although nothing was destroyed, and becomes an object
+//! beside the live file. It has its name among the objects only when the catalog knows that: what its
+//! digest is, nobody could tell from a version that had none yet. What had been on the disk stays on
+//! the disk; of a copy, a power cut can take what was not synced yet, and then its digest tells.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -212,9 +213,9 @@ impl Store {
         rustix::fs::openat(&self.incoming, &*incoming_name(id), READ, Mode::empty())
     }
 
-    /// Makes an object of what was preserved, and returns its digest and size in bytes. Nobody may
-    /// be changing it any more. Asks `go_on` between reads. What has another name is somebody's, as a
-    /// crash between two steps leaves it: that is only let go, with `None`.
+    /// Makes an object of what was preserved. Nobody may be changing it any more. Asks `go_on` between
+    /// reads, and calls `tell` with digest and size in bytes before the content has its name. What has
+    /// another name is somebody's, as a crash between two steps leaves it: that is only let go.
     ///
     /// # Errors
     /// `EINTR` if it is not to go on; the filesystem's.
@@ -223,11 +224,13 @@ impl Store {
         id: IncomingId,
         came: Came,
         go_on: &dyn Fn() -> bool,
-    ) -> Result<Option<(ContentHash, u64)>, Errno> {
+        tell: &mut dyn FnMut(Option<(ContentHash, u64)>),
+    ) -> Result<(), Errno> {
         let file = self.open_incoming(id)?;
         if stat::fstat(&file)?.attr.nlink > 1 {
             self.discard(id);
-            return Ok(None);
+            tell(None);
+            return Ok(());
         }
         let (hash, size) = read_whole(file.as_fd(), go_on)?;
         if came == Came::AsCopy {
@@ -240,6 +243,7 @@ impl Store {
             Err(error) => return Err(error),
         }
         rustix::fs::fchmod(&file, Mode::from_raw_mode(0o400))?;
+        tell(Some((hash, size)));
         let (dir, name) = self.place(hash, Make::Yes)?;
         let flags = rustix::fs::RenameFlags::NOREPLACE;
         let from = incoming_name(id);
@@ -250,7 +254,7 @@ impl Store {
             Err(Errno::INVAL) => rustix::fs::renameat(&self.incoming, &*from, &dir, &*name)?,
             Err(error) => return Err(error),
         }
-        Ok(Some((hash, size)))
+        Ok(())
     }
 
     /// Opens an object for reading. Its bytes are to be checked by whoever reads them.
@@ -388,6 +392,16 @@ mod tests {
         (dir, store)
     }
 
+    fn take_in(store: &Store, id: IncomingId) -> Result<Option<(ContentHash, u64)>, Errno> {
+        let mut told = None;
+        store.take_in(id, Came::AsCopy, &|| true, &mut |content| {
+            // Who can tell must be told before it is no longer to be told from others.
+            assert!(content.is_none() || store.open_incoming(id).is_ok());
+            told = content;
+        })?;
+        Ok(told)
+    }
+
     fn bytes(fd: OwnedFd) -> Vec<u8> {
         let mut found = Vec::new();
         File::from(fd).read_to_end(&mut found).unwrap();
@@ -413,7 +427,7 @@ mod tests {
             };
             assert_eq!(path.exists(), how == 2);
             assert_eq!(bytes(store.open_incoming(id).unwrap()), content.as_bytes());
-            let (hash, size) = store.take_in(id, Came::AsCopy, &|| true).unwrap().unwrap();
+            let (hash, size) = take_in(&store, id).unwrap().unwrap();
             assert_eq!(size, content.len() as u64);
             assert_eq!(bytes(store.open_object(hash).unwrap()), content.as_bytes());
             assert_eq!(store.open_incoming(id).unwrap_err(), Errno::NOENT);
@@ -432,7 +446,7 @@ mod tests {
         std::fs::write(&path, "twice").unwrap();
         let file = File::open(&path).unwrap();
         let ids = [0, 1].map(|_| store.copy_in(file.as_fd(), 100).unwrap());
-        let taken = ids.map(|id| store.take_in(id, Came::AsCopy, &|| true).unwrap().unwrap());
+        let taken = ids.map(|id| take_in(&store, id).unwrap().unwrap());
         assert_eq!(taken[0], taken[1]);
         assert!(store.incoming().unwrap().is_empty());
         assert_eq!(bytes(store.open_object(taken[0].0).unwrap()), b"twice");
@@ -449,7 +463,8 @@ mod tests {
         assert_eq!(store.incoming().unwrap(), [id]);
         let next = store.copy_in(File::open(&path).unwrap().as_fd(), 100).unwrap();
         assert!(next > id);
-        assert_eq!(store.take_in(id, Came::AsCopy, &|| false).unwrap_err(), Errno::INTR);
+        let stopped = store.take_in(id, Came::AsCopy, &|| false, &mut |_| unreachable!());
+        assert_eq!(stopped.unwrap_err(), Errno::INTR);
         assert_eq!(store.incoming().unwrap().len(), 2);
     }
 
@@ -467,7 +482,7 @@ mod tests {
         // As after a crash before the name was taken away.
         let store = Store::open(File::open(dir.path()).unwrap().as_fd()).unwrap();
         for id in store.incoming().unwrap() {
-            assert_eq!(store.take_in(id, Came::AsCopy, &|| true).unwrap(), None);
+            assert_eq!(take_in(&store, id).unwrap(), None);
         }
         let found = std::fs::metadata(&path).unwrap();
         let facts = |found: &std::fs::Metadata| (found.mode(), found.uid(), found.nlink());
