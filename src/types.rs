@@ -315,16 +315,20 @@ pub enum Loss {
     Overwritten,
     /// It was given up to make room.
     Pruned,
+    /// It was kept, but before it was an object it was gone from the store, which only damage or a power
+    /// cut can do.
+    Gone,
 }
 
 impl Loss {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Unseen,
         Self::TooLarge,
         Self::NoSpace,
         Self::Failed,
         Self::Overwritten,
         Self::Pruned,
+        Self::Gone,
     ];
 
     /// The number in the catalog.
@@ -347,6 +351,7 @@ impl fmt::Display for Loss {
             Self::Failed => "copy failed",
             Self::Overwritten => "overwritten while open",
             Self::Pruned => "pruned",
+            Self::Gone => "gone from the store",
         })
     }
 }

@@ -86,6 +86,9 @@ impl Apply<'_, '_> {
     }
 
     fn root(&mut self, inode: &Inode) -> rusqlite::Result<()> {
+        if self.rows.meta(super::STOPPED)? == Some(0) {
+            self.rows.unkeep_heads()?;
+        }
         // Until the next orderly end, this run counts as crashed.
         self.rows.set_meta(super::STOPPED, 0)?;
         if self.rows.seq().0 == 1 {

@@ -69,6 +69,10 @@ impl Source {
         if let Some(file) = row.get::<_, Option<i64>>(first + 5)? {
             return Ok(Self::Continued(FileId(file.cast_unsigned()), row.get(first + 6)?));
         }
+        if row.get(first)? {
+            // What was kept in case that it is replaced is given up, or gone: the file itself is left.
+            return Ok(Self::Head);
+        }
         Ok(match kept {
             Some(PREFIX) => Self::Prefix,
             // It was an object once.
@@ -104,7 +108,7 @@ impl Apply<'_, '_> {
         let version = self.rows.take_incoming(id)?;
         let Some((hash, size)) = content else {
             return version.map_or(Ok(()), |(file, number)| {
-                self.rows.set_kept(file, number, Loss::Failed.code())
+                self.rows.set_kept(file, number, Loss::Gone.code())
             });
         };
         self.rows.insert_object(hash, size, self.time_ns)?;
@@ -177,6 +181,20 @@ impl Rows<'_> {
             to_number
         ])?;
         Ok(())
+    }
+
+    /// What a version went on as has another content by now.
+    pub(super) fn lose_continued(&self, file: FileId, number: u32) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM continued WHERE file = ?1 AND number = ?2";
+        self.db.prepare_cached(sql)?.execute(params![file.0.cast_signed(), number])?;
+        self.set_kept(file, number, Loss::Overwritten.code())
+    }
+
+    /// What nobody replaced after all is no longer about to be: a crash came before the replacement.
+    pub(super) fn unkeep_heads(&self) -> rusqlite::Result<()> {
+        let sql = "UPDATE version SET kept = NULL WHERE kept = ?1 AND number =
+                   (SELECT f.head FROM file f WHERE f.id = version.file AND f.ended_seq IS NULL)";
+        self.db.execute(sql, [OBJECT]).map(|_| ())
     }
 
     fn take_incoming(&self, id: IncomingId) -> rusqlite::Result<Option<(FileId, u32)>> {

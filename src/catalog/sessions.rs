@@ -27,14 +27,15 @@ impl Apply<'_, '_> {
         let made = self.rows.state.sessions.entry(session).or_default();
         made.awaited += u32::from(digest.is_none());
         if file.head > 0 && made.versions.last() == Some(&(file.id, file.head)) {
-            return self.seal_again(file, inode, digest);
+            return self.seal_again(file, session, inode, digest);
         }
         let number = self.new_version_from(&mut file, inode, digest, origin)?;
         settle(&mut file, inode, digest.is_some());
         if let Some(number) = number {
             file.sealed_by = Some(session);
             let made = self.rows.state.sessions.entry(session).or_default();
-            made.versions.push((file.id, number));
+            // A digest that follows is of what it has now.
+            made.versions = vec![(file.id, number)];
             self.rows.put(file);
             if file.ended.is_some() {
                 self.rows.move_incoming(file.id, number)?;
@@ -69,6 +70,7 @@ impl Apply<'_, '_> {
     fn seal_again(
         &mut self,
         mut file: FileRow,
+        session: SessionId,
         inode: &Inode,
         digest: Option<ContentHash>,
     ) -> rusqlite::Result<()> {
@@ -84,9 +86,21 @@ impl Apply<'_, '_> {
             self.rows.put(file);
             return self.same_bytes(&file, inode);
         }
+        self.part_from_older(session)?;
         self.rows.update_version(&mut file, &inode.attr, digest)?;
         self.rows.put(file);
         self.record_with(ChangeOp::Write, file.id, None, Some(file.head))
+    }
+
+    /// What a session has made of files that were moved over others had the content of its newest
+    /// version, which it is about to change.
+    fn part_from_older(&mut self, session: SessionId) -> rusqlite::Result<()> {
+        let made = self.rows.state.sessions.entry(session).or_default();
+        let newest = made.versions.len().saturating_sub(1);
+        for (file, number) in made.versions.drain(..newest).collect::<Vec<_>>() {
+            self.rows.lose_continued(file, number)?;
+        }
+        Ok(())
     }
 
     /// Equal bytes make no version, but the attributes may not be those that were recorded last: a file

@@ -269,6 +269,12 @@ impl Rows<'_> {
         Ok(())
     }
 
+    /// A fact about the whole catalog.
+    pub(super) fn meta(&self, key: &str) -> rusqlite::Result<Option<i64>> {
+        let sql = "SELECT value FROM meta WHERE key = ?1";
+        self.db.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()
+    }
+
     /// Sets a fact about the whole catalog.
     pub(super) fn set_meta(&self, key: &str, value: i64) -> rusqlite::Result<()> {
         let sql = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";

@@ -4,11 +4,12 @@ mod restored;
 
 use std::sync::Arc;
 
-use super::event::{Born, Event, Found, Op, Openness, Place, Replaced};
+use super::event::{Born, Event, Found, Kept, Op, Openness, Place, Replaced};
 use super::tree::Descend;
 use super::*;
 use crate::types::{
-    Attr, ContentHash, FileId, Inode, InodeKey, Kind, Origin, SessionId, Timestamp, Writer,
+    Attr, ContentHash, FileId, IncomingId, Inode, InodeKey, Kind, Loss, Origin, SessionId,
+    Timestamp, Writer,
 };
 
 /// A catalog, and a clock that moves by a second with each event.
@@ -71,6 +72,17 @@ impl World {
     fn restart(mut self) -> Self {
         self.catalog.close(self.now_ns);
         self.catalog = Catalog::open(self.dir.path()).unwrap();
+        self.open_root();
+        self
+    }
+
+    /// Goes on with what a crash would have left.
+    fn crash(mut self) -> Self {
+        self.catalog.sync().unwrap();
+        let left = tempfile::tempdir().unwrap();
+        std::fs::copy(self.dir.path().join(FILE_NAME), left.path().join(FILE_NAME)).unwrap();
+        self.catalog = Catalog::open(left.path()).unwrap();
+        self.dir = left;
         self.open_root();
         self
     }
@@ -215,6 +227,50 @@ fn a_session_goes_on_with_the_file_it_was_moved_over() {
     w.rename("doc.tmp", "doc", 11, Some(10));
     w.seal_as(50, 11, Some(hash(3)));
     assert_eq!(w.log("doc"), [1, 3], "one session makes one version");
+}
+
+#[test]
+fn a_late_digest_is_not_of_what_a_session_has_written_over() {
+    let mut w = World::new();
+    w.write("doc", 10, 1);
+    w.create_in(ROOT, "doc.tmp", 11, Kind::File);
+    let source = w.id("doc.tmp").unwrap();
+    w.seal_as(50, 11, None);
+    w.rename("doc.tmp", "doc", 11, Some(10));
+    w.seal_as(50, 11, None);
+    let inode = w.inode(11, Kind::File);
+    w.push(Op::Digest { session: SessionId(50), read: Some((inode, hash(3))), prefix: None });
+    assert_eq!(w.log("doc"), [1, 3]);
+    let older = w.catalog.read(|r| r.versions(source)).unwrap();
+    assert_eq!(older[0].hash, None, "nobody has read what was there before");
+    assert_eq!(older[0].source, Source::Lost(Loss::Overwritten));
+    // The same for what one session wrote before and after another.
+    w.write("f", 12, 4);
+    w.seal_as(60, 12, None);
+    w.seal(12, 5);
+    w.seal_as(60, 12, None);
+    let inode = w.inode(12, Kind::File);
+    w.push(Op::Digest { session: SessionId(60), read: Some((inode, hash(6))), prefix: None });
+    assert_eq!(w.log("f"), [4, 0, 5, 6]);
+}
+
+#[test]
+fn what_a_crash_came_before_is_not_replaced() {
+    let mut w = World::new();
+    w.write("f", 10, 1);
+    let keep = |id| Op::Preserve { key: key(10), kept: Kept::Incoming(IncomingId(id)) };
+    let stored =
+        |id| Op::Stored { id: IncomingId(id), content: Some((hash(1), 10)), original: false };
+    w.push(keep(1));
+    w.push(stored(1));
+    let source = |w: &World| w.catalog.read(|r| r.source(w.id("f").unwrap(), 1)).unwrap().unwrap();
+    assert_eq!(source(&w), Source::Object(hash(1)), "it is about to be replaced");
+    let mut w = w.crash();
+    assert_eq!(source(&w), Source::Head);
+    w.push(keep(2));
+    w.push(stored(2));
+    w.push(Op::Dropped { hash: hash(1) });
+    assert_eq!(source(&w), Source::Head, "the file is still there");
 }
 
 #[test]
