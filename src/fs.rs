@@ -457,6 +457,11 @@ impl Fs {
     /// Makes sure that the catalog knows a node and the directories above it, before something is
     /// said of them: the walk may not have been here yet. The caller holds the tree lock.
     fn ensure_known(&self, node: &Arc<Node>) {
+        if node.known.load(Ordering::Relaxed) {
+            return;
+        }
+        // Who takes the last name of a file away holds this until that is told.
+        let _one = (node.kind != Kind::Dir).then(|| node.sealing.lock());
         let mut chain = Vec::new();
         let mut current = Arc::clone(node);
         while !current.known.load(Ordering::Relaxed) {

@@ -88,6 +88,7 @@ impl Apply<'_, '_> {
     fn root(&mut self, inode: &Inode) -> rusqlite::Result<()> {
         if self.rows.meta(super::STOPPED)? == Some(0) {
             self.rows.unkeep_heads()?;
+            self.rows.state.limbo = self.rows.nameless()?;
         }
         // Until the next orderly end, this run counts as crashed.
         self.rows.set_meta(super::STOPPED, 0)?;

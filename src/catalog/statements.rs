@@ -269,6 +269,12 @@ impl Rows<'_> {
         Ok(())
     }
 
+    /// Live files without a name, which a walk is to find again or not.
+    pub(super) fn nameless(&self) -> rusqlite::Result<Vec<FileId>> {
+        let sql = "SELECT id FROM file WHERE ended_seq IS NULL AND links = 0";
+        self.db.prepare(sql)?.query_map([], |row| get_u64(row, 0).map(FileId))?.collect()
+    }
+
     /// A fact about the whole catalog.
     pub(super) fn meta(&self, key: &str) -> rusqlite::Result<Option<i64>> {
         let sql = "SELECT value FROM meta WHERE key = ?1";

@@ -533,6 +533,19 @@ fn a_name_taken_by_another_directory_waits_for_the_end_of_the_walk() {
 }
 
 #[test]
+fn what_lost_its_name_before_a_crash_ends_with_the_next_walk() {
+    let mut w = World::new();
+    w.write("f", 10, 1);
+    let id = w.id("f").unwrap();
+    // Around the mount, with another link that the catalog has not heard of.
+    w.create_in(ROOT, "f", 11, Kind::File);
+    let mut w = w.crash();
+    w.push(Op::WalkDone);
+    let versions = w.catalog.read(|r| r.versions(id)).unwrap();
+    assert_eq!(versions[0].source, Source::Lost(Loss::Unseen), "it is no head any more");
+}
+
+#[test]
 fn what_is_gone_takes_everything_below_with_it() {
     let mut w = World::new();
     w.create_in(ROOT, "dir", 20, Kind::Dir);

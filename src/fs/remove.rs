@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, RenameFlags};
 
@@ -103,6 +104,7 @@ impl Fs {
         };
         self.change_victim(&victim, remove, |attr| {
             self.ensure_known(&dir_node);
+            Self::forget_name(&victim);
             self.tell_leaving(&victim);
             self.tell_kept(&victim, kept.get());
             let remaining = (!victim.was_last()).then_some(Inode { key: victim.key, attr });
@@ -182,9 +184,7 @@ impl Fs {
                 Some(target) => {
                     // What is moved goes on as the other file, and ends as its own.
                     self.tell_xattrs(&moved);
-                    self.tell_leaving(&target);
-                    self.tell_kept(&target, kept);
-                    self.forget_path(&target);
+                    self.tell_displaced(&target, kept);
                     let replaced = Some(target.replaced());
                     if target.was_last() {
                         self.outlive(target, kept);
@@ -220,9 +220,27 @@ impl Fs {
         }
     }
 
+    /// Tells what becomes of what has just lost a name to something else.
+    pub(super) fn tell_displaced(&self, target: &Victim, kept: Option<Result<IncomingId, Loss>>) {
+        {
+            let _one = target.node.as_ref().map(|node| node.sealing.lock());
+            Self::forget_name(target);
+        }
+        self.tell_leaving(target);
+        self.tell_kept(target, kept);
+        self.forget_path(target);
+    }
+
+    /// Nothing is to be said any more of a name that was the last of a node.
+    fn forget_name(victim: &Victim) {
+        if let (true, Some(node)) = (victim.was_last(), &victim.node) {
+            node.known.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Where inodes are found by paths, a descriptor dies with the name that it was opened by,
     /// although the inode may have others.
-    pub(super) fn forget_path(&self, victim: &Victim) {
+    fn forget_path(&self, victim: &Victim) {
         if let (false, Some(node)) = (self.handles == Handles::Open, &victim.node) {
             self.fds.remove(node.id);
         }
@@ -234,7 +252,7 @@ impl Fs {
     }
 
     /// Tells what an inode had that has lost its last name.
-    pub(super) fn tell_leaving(&self, victim: &Victim) {
+    fn tell_leaving(&self, victim: &Victim) {
         if victim.was_last() {
             self.tell_xattrs(victim);
         }
@@ -251,7 +269,7 @@ impl Fs {
     }
 
     /// Tells what became of the content of an inode that loses its last name.
-    pub(super) fn tell_kept(&self, victim: &Victim, kept: Option<Result<IncomingId, Loss>>) {
+    fn tell_kept(&self, victim: &Victim, kept: Option<Result<IncomingId, Loss>>) {
         let kept = match kept {
             None => return,
             Some(Ok(id)) => {

@@ -154,9 +154,7 @@ impl Fs {
         node.known.store(true, std::sync::atomic::Ordering::Relaxed);
         let replaced = target.as_ref().map(Victim::replaced);
         if let Some(target) = target {
-            self.tell_leaving(&target);
-            self.tell_kept(&target, kept);
-            self.forget_path(&target);
+            self.tell_displaced(&target, kept);
             if target.was_last() {
                 self.outlive(target, kept);
             }
