@@ -71,6 +71,12 @@ pub enum CatalogError {
         /// SQLite's reason.
         source: rusqlite::Error,
     },
+    /// The file has been cut off to nothing, which is how SQLite knows a new one.
+    #[error("cannot open the catalog {}: it is empty", path.display())]
+    Empty {
+        /// The database file.
+        path: PathBuf,
+    },
     /// The file was written by a newer Horace.
     #[error(
         "the catalog {} has schema {found}, this program knows {known}: \

@@ -200,6 +200,9 @@ pub(super) const VERSION: usize = MIGRATIONS.len();
 
 /// Opens the database for the writer, creating or migrating it.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, CatalogError> {
+    if path.metadata().is_ok_and(|found| found.len() == 0) {
+        return Err(CatalogError::Empty { path: path.into() });
+    }
     let mut db = Connection::open(path).map_err(|source| CatalogError::open(path, source))?;
     let step = || -> rusqlite::Result<i64> {
         settings(&db, WRITER_CACHE_KIB)?;
