@@ -41,7 +41,7 @@ use parking_lot::Mutex;
 pub use chunks::ChunkDb;
 pub use history::{ChangeInfo, Content, VersionInfo};
 pub use packing::{Amount, DueObject, ObjectTotals, Survey};
-pub use preserve::{Source, VersionKey};
+pub use preserve::{Awaited, Source, VersionKey};
 pub use read::{Located, NodeInfo, Reader, When, components};
 pub use rows::ChangeOp;
 pub use touched::{ByWhom, Named, Touched};

@@ -23,6 +23,9 @@ const PREFIX: u8 = 2;
 /// A file and the number of one of its versions.
 pub type VersionKey = (FileId, u32);
 
+/// What waits to become an object, with digest and size in bytes if they are known.
+pub type Awaited = (IncomingId, Option<(ContentHash, u64)>);
+
 /// Where the content of one version is to be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -314,14 +317,20 @@ impl Reader {
         Ok(())
     }
 
-    /// What was preserved and has not become an object yet.
+    /// What was preserved and has not become an object yet, with digest and size in bytes of the version
+    /// for which it was, if they are known.
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn incoming(&self) -> Result<Vec<IncomingId>, CatalogError> {
-        let mut query = self.db.prepare_cached("SELECT id FROM incoming")?;
-        let ids = query.query_map([], |row| get_u64(row, 0).map(IncomingId))?;
-        Ok(ids.collect::<Result<_, _>>()?)
+    pub fn incoming(&self) -> Result<Vec<Awaited>, CatalogError> {
+        let sql = "SELECT i.id, v.sha256, coalesce(v.size, 0) FROM incoming i
+                   LEFT JOIN version v ON v.file = i.file AND v.number = i.number";
+        let mut query = self.db.prepare_cached(sql)?;
+        let found = query.query_map([], |row| {
+            let size = get_u64(row, 2)?;
+            Ok((IncomingId(get_u64(row, 0)?), get_hash(row, 1)?.map(|hash| (hash, size))))
+        })?;
+        Ok(found.collect::<Result<_, _>>()?)
     }
 
     /// The objects that were stored first, with their sizes in bytes.

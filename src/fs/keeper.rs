@@ -87,10 +87,12 @@ pub(super) fn start(fs: &Arc<Fs>) -> std::io::Result<()> {
     );
     store.staging().clear()?;
     let there = store.incoming()?;
-    for id in known {
+    for (id, content) in known {
         store.skip_to(id);
         if !there.contains(&id) {
-            fs.tell_stored(id, None, Came::AsCopy);
+            // After a power cut the disk may know more than the catalog.
+            let content = content.filter(|(hash, _)| store.open_object(*hash).is_ok());
+            fs.tell_stored(id, content, Came::AsCopy);
         }
     }
     fs.keeper.gives.store(true, Ordering::Relaxed);
