@@ -12,6 +12,8 @@
 //! digest is, nobody could tell from a version that had none yet. What had been on the disk stays on
 //! the disk; of a copy, a power cut can take what was not synced yet, and then its digest tells.
 
+mod mend;
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +28,8 @@ use super::staging::Staging;
 use crate::sys::dir::make_private;
 use crate::sys::{Errno, stat};
 use crate::types::{ContentHash, IncomingId};
+
+pub use mend::MendError;
 
 /// Bytes read or copied at a time.
 const CHUNK: usize = 1 << 20;
