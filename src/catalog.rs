@@ -29,6 +29,7 @@ mod statements;
 mod tests;
 mod touched;
 mod tree;
+mod verify;
 mod writer;
 mod xattrs;
 
@@ -46,6 +47,7 @@ pub use read::{Located, NodeInfo, Reader, When, components};
 pub use rows::ChangeOp;
 pub use touched::{ByWhom, Named, Touched};
 pub use tree::Descend;
+pub use verify::Head;
 pub use xattrs::XattrsAt;
 
 use crate::types::Seq;

@@ -4,7 +4,7 @@
 //! turns arguments into one request or action and prints the answer. Answers go to stdout, everything
 //! else to stderr.
 //!
-//! Exit codes: 0 fine, 1 an error, 2 wrong usage, 3 an answer that is not whole.
+//! Exit codes: 0 fine, 1 an error or damage, 2 wrong usage, 3 an answer that is not whole.
 #![expect(
     clippy::disallowed_methods,
     reason = "the command line reads the environment, for everybody else"
@@ -29,6 +29,7 @@ mod status;
 mod sync;
 mod umount;
 mod undelete;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -101,6 +102,7 @@ enum Command {
     Changes(changes::Changes),
     Blame(blame::Blame),
     Reconcile(reconcile::Reconcile),
+    Verify(verify::Verify),
 }
 
 /// How a command ended that did not fail.
@@ -110,6 +112,8 @@ enum Outcome {
     Complete,
     /// Some of the answer is missing.
     Partial,
+    /// What was looked at is damaged.
+    Damaged,
 }
 
 /// What every command works with.
@@ -158,6 +162,7 @@ pub fn main() -> ExitCode {
     match run(args) {
         Ok(Outcome::Complete) => ExitCode::SUCCESS,
         Ok(Outcome::Partial) => ExitCode::from(3),
+        Ok(Outcome::Damaged) => ExitCode::from(1),
         Err(error) => report(&error),
     }
 }
@@ -180,6 +185,7 @@ fn run(args: Args) -> anyhow::Result<Outcome> {
         Command::Changes(command) => command.run(&mut context),
         Command::Blame(command) => command.run(&mut context),
         Command::Reconcile(command) => command.run(&mut context),
+        Command::Verify(command) => command.run(&mut context),
     }?;
     context.out.flush()?;
     Ok(outcome)

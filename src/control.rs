@@ -16,7 +16,9 @@ pub mod registry;
 pub mod search;
 mod server;
 pub mod status;
+pub mod verify;
 pub mod wire;
 
 pub use server::{Server, ServerConfig, ServerError};
 pub use status::{Host, MountStatus, Passthrough, ReconcileProgress, ReconcileState};
+pub use verify::{VerifyProgress, VerifyRecord, VerifyRequest};

@@ -10,6 +10,7 @@ mod host;
 mod lock;
 mod reconciler;
 mod restorer;
+mod verify;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};

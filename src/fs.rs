@@ -32,6 +32,7 @@ pub mod reconcile;
 mod remove;
 mod restore;
 mod seal;
+pub mod verify;
 mod walk;
 mod xattr;
 
@@ -191,6 +192,7 @@ pub struct Fs {
     magic: i64,
     refused: Mutex<Vec<Vec<u8>>>,
     reconcile: reconcile::State,
+    verify: verify::State,
     mapped: mapped::Watch,
     transport: OnceLock<Box<dyn Transport>>,
     started_ns: i64,
@@ -237,6 +239,7 @@ impl Fs {
             silent_mappings: matches!(magic, TMPFS | RAMFS),
             refused: Mutex::default(),
             reconcile: reconcile::State::default(),
+            verify: verify::State::default(),
             mapped: mapped::Watch::default(),
             transport: OnceLock::new(),
             started_ns: crate::clock::now_ns(),

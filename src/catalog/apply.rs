@@ -51,6 +51,7 @@ pub(super) fn apply(rows: &mut Rows<'_>, event: &Event) -> rusqlite::Result<()> 
         }
         Op::Observe { at, inode, found, origin } => this.observe(at, inode, found, *origin),
         Op::Gone { at, key } => this.gone(at, *key),
+        Op::Verified { state } => this.rows.set_meta(super::verify::VERIFY, &**state),
         Op::WalkDone => this.walk_done(),
         Op::Stop => this.rows.set_meta(super::STOPPED, event.time_ns),
     }

@@ -255,6 +255,11 @@ pub enum Op {
         /// What the catalog thought to be there.
         key: InodeKey,
     },
+    /// How far a comparison of all bytes with their digests is, in the words of whoever makes it.
+    Verified {
+        /// For [`Reader::verified`](super::Reader::verified).
+        state: Box<str>,
+    },
     /// A whole walk over the tree is done: what it did not find is gone, and what is found from now on is
     /// a change, not an import.
     WalkDone,

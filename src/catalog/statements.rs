@@ -282,7 +282,7 @@ impl Rows<'_> {
     }
 
     /// Sets a fact about the whole catalog.
-    pub(super) fn set_meta(&self, key: &str, value: i64) -> rusqlite::Result<()> {
+    pub(super) fn set_meta(&self, key: &str, value: impl rusqlite::ToSql) -> rusqlite::Result<()> {
         let sql = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
         self.db.prepare_cached(sql)?.execute(params![key, value])?;
         Ok(())

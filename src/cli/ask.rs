@@ -44,8 +44,28 @@ impl Context {
         request: &Request,
         human: impl FnMut(&mut Output, R) -> anyhow::Result<()>,
     ) -> anyhow::Result<End> {
-        let mut printer =
-            Printer { out: &mut self.out, human, failed: None, _record: std::marker::PhantomData };
+        self.ask_for(target, request, Sees::ForPeople, human)
+    }
+
+    /// Asks as [`Context::ask`] does; `each` sees every record, also what is printed as it came.
+    pub(super) fn ask_and_look<R: DeserializeOwned>(
+        &mut self,
+        target: &Target,
+        request: &Request,
+        each: impl FnMut(&mut Output, R) -> anyhow::Result<()>,
+    ) -> anyhow::Result<End> {
+        self.ask_for(target, request, Sees::Everything, each)
+    }
+
+    fn ask_for<R: DeserializeOwned>(
+        &mut self,
+        target: &Target,
+        request: &Request,
+        sees: Sees,
+        human: impl FnMut(&mut Output, R) -> anyhow::Result<()>,
+    ) -> anyhow::Result<End> {
+        let (failed, _record) = (None, std::marker::PhantomData);
+        let mut printer = Printer { out: &mut self.out, sees, human, failed, _record };
         let answer = ask(target, request, &mut printer);
         match (answer, printer.failed) {
             (Err(ClientError::Sink(_)), Some(error)) => Err(error),
@@ -109,9 +129,19 @@ fn which_mount(served: &[registry::Record]) -> anyhow::Error {
     .into()
 }
 
+/// Which records somebody sees beside the one who prints them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sees {
+    /// Those that are not printed as they came.
+    ForPeople,
+    /// All.
+    Everything,
+}
+
 /// Prints the records of an answer.
 struct Printer<'o, R, F> {
     out: &'o mut Output,
+    sees: Sees,
     human: F,
     /// What went wrong here rather than at the other end.
     failed: Option<anyhow::Error>,
@@ -121,7 +151,11 @@ struct Printer<'o, R, F> {
 impl<R: DeserializeOwned, F: FnMut(&mut Output, R) -> anyhow::Result<()>> Printer<'_, R, F> {
     fn print(&mut self, line: &[u8]) -> anyhow::Result<()> {
         match self.out.format {
-            Format::Json => self.out.line(line),
+            Format::Json if self.sees == Sees::ForPeople => self.out.line(line),
+            Format::Json => {
+                self.out.line(line)?;
+                (self.human)(self.out, serde_json::from_slice(line)?)
+            }
             Format::Human => (self.human)(self.out, serde_json::from_slice(line)?),
         }
     }

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use crate::clock::now_ns;
+use crate::control::VerifyProgress;
 use crate::control::lookup::Target;
 use crate::control::registry;
 use crate::control::status::{ReconcileProgress, StatusRecord};
 use crate::control::wire::Request;
 
-use super::output::{Format, Output, Style, duration, escape, size};
+use super::output::{Format, Output, Style, ago, duration, escape, size};
 use super::{Context, Outcome};
 
 /// Show how mounts are
@@ -109,6 +111,9 @@ fn facts(status: &StatusRecord) -> Vec<(&'static str, String)> {
     if let Some(progress) = &status.reconcile {
         facts.push(("reconcile", told(progress)));
     }
+    if status.running {
+        facts.push(("verify", verified(status.verify.as_ref())));
+    }
     facts
 }
 
@@ -145,6 +150,17 @@ fn kept(status: &StatusRecord) -> Vec<(&'static str, String)> {
         facts.push(("packing", mount.packing.clone()));
     }
     facts
+}
+
+/// When everything was read last, and what that found.
+fn verified(verify: Option<&VerifyProgress>) -> String {
+    let Some(verify) = verify else { return "never".into() };
+    let state = match &verify.finished {
+        Some(time) => ago(time, now_ns()),
+        None if verify.running => "under way".into(),
+        None => "broken off".into(),
+    };
+    format!("{state}, {}", super::verify::told(verify))
 }
 
 /// How far a reconcile is, in words.

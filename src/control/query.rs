@@ -300,11 +300,13 @@ pub(super) fn answer_from_catalog(
                 wal_bytes: 0,
                 degraded: None,
                 reconcile: None,
+                verify: None,
             };
             Ok(query.answer.record(&status)?)
         }
-        Request::Sync | Request::Reconcile { .. } | Request::BringBack { .. } => {
-            Err(QueryError::NotRunning)
-        }
+        Request::Sync
+        | Request::Reconcile { .. }
+        | Request::BringBack { .. }
+        | Request::Verify(_) => Err(QueryError::NotRunning),
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
 use crate::catalog::{CatalogError, Reader};
 use crate::restore::Tree;
 use crate::store::pack::PackTotals;
@@ -39,6 +40,20 @@ pub trait Host: Send + Sync {
 
     /// How far the newest run is.
     fn reconcile_progress(&self) -> ReconcileProgress;
+
+    /// Reads everything again and compares it with its digests. Tells what it finds and how far it is,
+    /// several times a second, until it is done or `tell` is false.
+    ///
+    /// # Errors
+    /// Why it ended early, in words for the user.
+    fn verify(
+        &self,
+        request: &VerifyRequest,
+        tell: &mut dyn FnMut(VerifyRecord) -> bool,
+    ) -> Result<(), String>;
+
+    /// How far the newest such run is, if there ever was one.
+    fn verified(&self) -> Option<VerifyProgress>;
 }
 
 /// Figures of a mount.
@@ -178,6 +193,9 @@ pub struct StatusRecord {
     pub degraded: Option<String>,
     /// The newest comparison with the backing directory.
     pub reconcile: Option<ReconcileProgress>,
+    /// The newest reading of everything; null if there was none.
+    #[serde(default)]
+    pub verify: Option<VerifyProgress>,
 }
 
 /// What everything that is kept takes.

@@ -20,6 +20,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::search::SearchFilter;
+use super::verify::VerifyRequest;
 use crate::types::Seq;
 
 /// The longest request in bytes.
@@ -159,6 +160,8 @@ pub enum Request {
         /// Whether to report until it is done.
         wait: Wait,
     },
+    /// To read everything again and compare it with its digests.
+    Verify(VerifyRequest),
 }
 
 /// What happens at the end of the log.

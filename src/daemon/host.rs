@@ -7,9 +7,13 @@ use std::sync::Arc;
 
 use super::reconciler::Asker;
 use super::restorer::Restorer;
+use super::verify;
 use crate::catalog::Catalog;
 use crate::config::{Access, MountConfig};
-use crate::control::{Host, MountStatus, Passthrough, ReconcileProgress, ReconcileState};
+use crate::control::{
+    Host, MountStatus, Passthrough, ReconcileProgress, ReconcileState, VerifyProgress,
+    VerifyRecord, VerifyRequest,
+};
 use crate::fs::{Fs, Handles, PackingState, Progress, ProgressState};
 use crate::fuse::session::PassthroughStatus;
 use crate::restore::Tree;
@@ -88,6 +92,19 @@ impl Host for MountHost {
 
     fn reconcile_progress(&self) -> ReconcileProgress {
         describe(&self.fs.progress(), crate::clock::now_ns())
+    }
+
+    fn verify(
+        &self,
+        request: &VerifyRequest,
+        tell: &mut dyn FnMut(VerifyRecord) -> bool,
+    ) -> Result<(), String> {
+        verify::run(&self.fs, request, tell)
+    }
+
+    fn verified(&self) -> Option<VerifyProgress> {
+        let (verified, running) = self.fs.verified();
+        verified.map(|verified| verify::progress(&verified, running))
     }
 }
 

@@ -417,6 +417,6 @@ impl Fs {
 }
 
 /// Whether somebody is changing the content, so that their seal will tell.
-fn is_busy(node: &Node) -> bool {
+pub(super) fn is_busy(node: &Node) -> bool {
     node.peek_open(|open| open.is_changing() || open.pending.is_some()) == Some(true)
 }

@@ -182,6 +182,13 @@ impl Packs {
         &self.reader
     }
 
+    /// A reader that has nothing in memory yet, for who wants to know what is on the disk.
+    pub fn fresh_reader(&self) -> PackReader {
+        /// A frame or two.
+        const LITTLE: usize = 1 << 20;
+        PackReader::new(Arc::clone(&self.dir), Arc::clone(&self.index), LITTLE)
+    }
+
     /// How many packs there are, and how large they are.
     pub fn totals(&self) -> PackTotals {
         self.index.totals()

@@ -28,7 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "daemon",
         &[
             "fuse", "control", "content", "fs", "catalog", "restore", "store", "sys", "types",
-            "clock", "config", "file_id",
+            "clock", "config", "file_id", "timespec",
         ],
     ),
     (

@@ -31,4 +31,5 @@ mod restore;
 mod saves;
 mod scale;
 mod tools;
+mod verify;
 mod work;

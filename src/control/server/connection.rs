@@ -19,6 +19,7 @@ use crate::control::query::{
 };
 use crate::control::records::{Outcome, RestoreRecord, SyncRecord};
 use crate::control::status::{SpaceRecord, StatusRecord};
+use crate::control::verify::{VerifyRecord, VerifyRequest};
 use crate::control::wire::{
     BringBack, Failure, FailureCode, Follow, Request, RequestError, Run, Wait, last_line,
     read_request, send_with_file,
@@ -115,6 +116,7 @@ impl Client<'_, '_> {
                 return Ok(self.answer.record(&SyncRecord { seq })?);
             }
             Request::Reconcile { wait } => return self.reconcile(*wait),
+            Request::Verify(request) => return self.verify(request),
             _ => {}
         }
         self.check_reach()?;
@@ -188,6 +190,7 @@ impl Client<'_, '_> {
             wal_bytes: catalog.wal_bytes,
             degraded: catalog.degraded,
             reconcile: Some(shared.host.reconcile_progress()),
+            verify: shared.host.verified(),
         };
         Ok(self.answer.record(&status)?)
     }
@@ -242,6 +245,29 @@ impl Client<'_, '_> {
             Err(reason) => tell(step, Outcome::Failed, Some(reason)),
         })?;
         tree.sync().map_err(QueryError::Host)
+    }
+
+    /// Has everything read again, for as long as the client stays.
+    fn verify(&mut self, request: &VerifyRequest) -> Result<(), QueryError> {
+        /// Long enough to see that the client is gone.
+        const MOMENT: Duration = Duration::from_millis(1);
+        if !self.peer.is_privileged() {
+            return Err(QueryError::Denied {
+                what: "only root and the user who mounted may verify everything".into(),
+            });
+        }
+        let host = Arc::clone(&self.shared.host);
+        let mut told = Ok(());
+        let done = host.verify(request, &mut |record| {
+            let wanted = request.progress || !matches!(record, VerifyRecord::Progress(_));
+            told = match wanted {
+                true => self.answer.record(&record).and_then(|()| self.answer.flush()),
+                false => Ok(()),
+            };
+            told.is_ok() && !self.hung_up(MOMENT).unwrap_or(true)
+        });
+        told?;
+        done.map_err(QueryError::Host)
     }
 
     /// Writes the log as it grows, until the client or the server has enough.
