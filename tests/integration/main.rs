@@ -14,6 +14,7 @@ mod mounted;
 
 mod callers;
 mod commands;
+mod damage;
 mod export;
 mod fstab;
 mod hashing;
@@ -30,6 +31,7 @@ mod restart;
 mod restore;
 mod saves;
 mod scale;
+mod stress;
 mod tools;
 mod verify;
 mod work;
