@@ -39,7 +39,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
-use crate::config::OptionError;
+use crate::config::{ConfigFileError, OptionError};
 use crate::control::client::ClientError;
 use crate::control::lookup::LookupError;
 use crate::control::registry;
@@ -234,7 +234,7 @@ fn typed_time(text: Option<&str>, now_ns: i64) -> Result<Option<i64>, TimeError>
 
 /// The settings in the environment as option words, which those of `-o` come after.
 fn environment_options() -> anyhow::Result<Vec<String>> {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 10] = [
         "state",
         "api",
         "threads",
@@ -242,6 +242,7 @@ fn environment_options() -> anyhow::Result<Vec<String>> {
         "io",
         "passthrough",
         "keep",
+        "prune",
         "attr_timeout",
         "config",
     ];
@@ -323,7 +324,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(hint) = hint(error) {
         eprintln!("hint: {hint}");
     }
-    let usage = error.downcast_ref::<OptionError>().is_some();
+    let usage = error.is::<OptionError>() || error.is::<ConfigFileError>();
     ExitCode::from(if usage { 2 } else { 1 })
 }
 

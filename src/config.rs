@@ -1,21 +1,30 @@
 //! What a mount is asked to be, as plain values.
 //!
-//! Owns the settings of a mount with their defaults, and their text forms: the words after `-o` and
-//! the lines of fstab. Never reads the environment, a file or a clock.
+//! Owns the settings of a mount with their defaults, and their text forms: the words after `-o`, the
+//! lines of fstab and the configuration file. Never reads the environment, a file or a clock.
 
+mod file;
 mod fstab;
 mod options;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+pub use file::{ConfigFile, ConfigFileError};
 pub use fstab::FstabError;
 pub use options::OptionError;
 
+use crate::retention::Retention;
+use crate::timespec::Span;
+
 /// Name of the directory at the root of the backing directory that is Horace's own.
 pub const OWN_DIR: &str = ".horace";
+
+/// The configuration file that is read if none is named, and it is there.
+pub const DEFAULT_FILE: &str = "/etc/horace/horace.toml";
 
 /// Everything that `horace mount` can be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +62,10 @@ pub struct MountConfig {
     pub attr_timeout: Duration,
     /// A configuration file in place of the usual one.
     pub config: Option<PathBuf>,
+    /// How often history is pruned without being asked.
+    pub prune: Prune,
+    /// Which history is kept.
+    pub retention: Arc<Retention>,
     /// Words that are the kernel's business.
     pub flags: MountFlags,
 }
@@ -77,6 +90,8 @@ impl MountConfig {
             api: Api::default(),
             attr_timeout: Duration::from_secs(1),
             config: None,
+            prune: Prune::default(),
+            retention: Arc::default(),
             flags: MountFlags::default(),
         }
     }
@@ -159,6 +174,21 @@ pub enum Keep {
     Content,
     /// It is let go; versions are recorded all the same.
     None,
+}
+
+/// How often history is pruned without being asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prune {
+    /// Never.
+    Off,
+    /// Each time that this has passed.
+    Every(Span),
+}
+
+impl Default for Prune {
+    fn default() -> Self {
+        Self::Every(Span::days(1))
+    }
 }
 
 /// Where the HTTP API listens.

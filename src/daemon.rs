@@ -339,6 +339,7 @@ fn fs_options(config: &MountConfig, descriptors: u64) -> Options {
         readers,
         writes,
         packing,
+        retention: Arc::clone(&config.retention),
         ..Options::default()
     }
 }

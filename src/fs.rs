@@ -46,6 +46,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::catalog::Catalog;
 use crate::catalog::event::{Event, Found as FoundContent, Op, Place};
 use crate::config::{IoMode, OWN_DIR};
+use crate::retention::Retention;
 use crate::store::Store;
 use crate::sys::handle::{self as file_handle, HandleUse};
 use crate::sys::stat::{self, FsId, Stat};
@@ -122,6 +123,8 @@ pub struct Options {
     pub copied_at_open: u64,
     /// How and when what was kept is packed.
     pub packing: PackingOptions,
+    /// What is preserved at all, and for how long.
+    pub retention: Arc<Retention>,
 }
 
 impl Default for Options {
@@ -137,6 +140,7 @@ impl Default for Options {
             copied: 64 << 20,
             copied_at_open: 1 << 20,
             packing: PackingOptions::default(),
+            retention: Arc::default(),
         }
     }
 }
@@ -173,6 +177,8 @@ pub struct Fs {
     store: Option<Arc<Store>>,
     keeper: keeper::Keeper,
     packing: packing::PackingThread,
+    /// What some policy leaves out must be asked before anything is preserved.
+    is_choosy: bool,
     nodes: NodeTable,
     fds: FdCache,
     files: HandleTable<File>,
@@ -227,6 +233,7 @@ impl Fs {
             store,
             keeper: keeper::Keeper::default(),
             packing: packing::PackingThread::default(),
+            is_choosy: !options.retention.admits_everything(),
             nodes: NodeTable::new(found),
             files: HandleTable::default(),
             dirs: HandleTable::default(),

@@ -313,15 +313,17 @@ pub enum Loss {
     Failed,
     /// Somebody who had the file open already wrote over it.
     Overwritten,
-    /// It was given up to make room.
+    /// It was given up: by a policy, or to make room.
     Pruned,
     /// It was kept, but before it was an object it was gone from the store, which only damage or a power
     /// cut can do.
     Gone,
+    /// The retention policy leaves it out.
+    Excluded,
 }
 
 impl Loss {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Unseen,
         Self::TooLarge,
         Self::NoSpace,
@@ -329,6 +331,7 @@ impl Loss {
         Self::Overwritten,
         Self::Pruned,
         Self::Gone,
+        Self::Excluded,
     ];
 
     /// The number in the catalog.
@@ -352,6 +355,7 @@ impl fmt::Display for Loss {
             Self::Overwritten => "overwritten while open",
             Self::Pruned => "pruned",
             Self::Gone => "gone from the store",
+            Self::Excluded => "excluded by policy",
         })
     }
 }

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use anyhow::Context as _;
 use rustix::fs::{Mode, OFlags};
 
-use crate::config::{MountConfig, OWN_DIR, Occasion};
+use crate::config::{ConfigFile, DEFAULT_FILE, MountConfig, OWN_DIR, Occasion};
 
 use super::umount::{Life, mountpoint_of, must_be_mounted, no_fusermount};
 use super::{Advised, Context, Global, Outcome};
@@ -55,6 +55,7 @@ Options for -o (for each NAME=VALUE there is a variable HORACE_NAME, too):
   threads=N           serve with so many threads
   descriptors=N       keep so many open for files that nobody uses [default: 16384, or a
                       quarter of the limit of open files]
+  prune=SPAN, prune=off  prune history that often by itself, or never [default: 1d]
   attr_timeout=SECONDS  let the kernel trust attributes for so long [default: 1]
   api=ADDR:PORT, api=off  serve the HTTP API there, or not at all [default: 127.0.0.1:8000]
   config=FILE         read settings from there [default: /etc/horace/horace.toml]
@@ -104,12 +105,20 @@ impl Mount {
 
     /// Everything that was asked for, with absolute paths.
     fn config(&self, working_dir: &Path, environment: &[String]) -> anyhow::Result<MountConfig> {
+        let given = |mut config: MountConfig| -> anyhow::Result<MountConfig> {
+            for words in environment.iter().chain(&self.options) {
+                config.apply_options(words)?;
+            }
+            config.resolve_paths(working_dir);
+            Ok(config)
+        };
         let mut config = MountConfig::new(&self.backing, &self.mountpoint);
-        for words in environment.iter().chain(&self.options) {
-            config.apply_options(words)?;
+        // Which file it is has to be known before what is in it, over which the others go.
+        let named = given(config.clone())?.config;
+        if let Some(file) = read_file(named.as_deref())? {
+            file.apply(&mut config);
         }
-        config.resolve_paths(working_dir);
-        Ok(config)
+        given(config)
     }
 
     /// Starts the daemon and waits for it.
@@ -148,6 +157,17 @@ impl Mount {
             Some(Ok(code)) if code != 0 => Err(ChildFailed(code).into()),
             _ => anyhow::bail!("the daemon ended before the mount served: {status}"),
         }
+    }
+}
+
+/// Reads the configuration file that was named, or the usual one if it is there.
+fn read_file(named: Option<&Path>) -> anyhow::Result<Option<ConfigFile>> {
+    let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(ConfigFile::parse(path, &text)?)),
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error)
+            .with_context(|| format!("cannot read the configuration file {}", path.display())),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Access, Api, IoMode, Keep, KernelPassthrough, MountConfig, Occasion};
+use super::{Access, Api, IoMode, Keep, KernelPassthrough, MountConfig, Occasion, Prune};
 
 /// What is wrong with a mount option.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +61,14 @@ const IGNORED: &[&str] = &[
     "loud",
 ];
 
+/// Whether a word says something to Horace, and may stand in a configuration file: what is mounted
+/// there, and the words of other programs, may not.
+pub(super) fn is_setting(name: &str) -> bool {
+    let elsewhere = ["config", "remount"].contains(&name);
+    let foreign = IGNORED.contains(&name) || IGNORED_WITH_VALUE.contains(&name);
+    !elsewhere && !foreign && !name.starts_with("x-") && !name.contains('=')
+}
+
 /// Words with a value that say nothing to Horace.
 const IGNORED_WITH_VALUE: &[&str] = &["comment", "fsname", "subtype", "user_id", "group_id"];
 
@@ -77,7 +85,8 @@ impl MountConfig {
             .try_for_each(|word| self.apply_option(word))
     }
 
-    fn apply_option(&mut self, word: &str) -> Result<(), OptionError> {
+    /// Applies one word, which is taken as it is.
+    pub(super) fn apply_option(&mut self, word: &str) -> Result<(), OptionError> {
         let (name, value) = match word.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (word, None),
@@ -105,6 +114,7 @@ impl MountConfig {
                 let limit = parse("pack_limit", value, "BYTES", |v| v.parse().ok())?;
                 self.pack_limit = Some(limit);
             }
+            "prune" => self.prune = parse("prune", value, "LENGTH OF TIME|off", prune)?,
             "attr_timeout" => {
                 self.attr_timeout = parse("attr_timeout", value, "SECONDS", seconds)?;
             }
@@ -210,6 +220,13 @@ fn keep(value: &str) -> Option<Keep> {
     }
 }
 
+fn prune(value: &str) -> Option<Prune> {
+    match value {
+        "off" => Some(Prune::Off),
+        _ => value.parse().ok().map(Prune::Every),
+    }
+}
+
 fn seconds(value: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(value.parse().ok()?).ok()
 }
@@ -230,7 +247,7 @@ mod tests {
     fn every_setting_can_be_given() {
         let config = with(
             "state=/var/lib/h,api=[::1]:9000,ro,allow_other,threads=3,descriptors=99,io=stream,passthrough=off,\
-             keep=none,pack_after=2.5,pack_limit=4096,attr_timeout=0.25,config=/etc/h.toml,nosuid,nodev,noexec,noatime,dirsync,sync",
+             keep=none,prune=12h,pack_after=2.5,pack_limit=4096,attr_timeout=0.25,config=/etc/h.toml,nosuid,nodev,noexec,noatime,dirsync,sync",
         )
         .unwrap();
         assert_eq!(config.state_dir(), std::path::Path::new("/var/lib/h"));
@@ -244,6 +261,7 @@ mod tests {
         assert_eq!(config.keep, Keep::None);
         assert_eq!(config.pack_after, Some(Duration::from_millis(2500)));
         assert_eq!(config.pack_limit.map(std::num::NonZeroUsize::get), Some(4096));
+        assert_eq!(config.prune, Prune::Every("12h".parse().unwrap()));
         assert_eq!(config.attr_timeout, Duration::from_millis(250));
         assert_eq!(config.config.as_deref(), Some("/etc/h.toml".as_ref()));
         let flags = config.flags;
@@ -260,6 +278,7 @@ mod tests {
         .unwrap();
         assert_eq!(config, MountConfig::new("/b", "/m"));
         assert_eq!(with("api=off").unwrap().api, Api::Off);
+        assert_eq!(with("prune=off").unwrap().prune, Prune::Off);
     }
 
     #[test]
@@ -276,6 +295,7 @@ mod tests {
     #[case("api=8000", "mount option `api` takes ADDRESS:PORT|off, not `8000`")]
     #[case("io=fast", "mount option `io` takes auto|stream|passthrough, not `fast`")]
     #[case("attr_timeout=-1", "mount option `attr_timeout` takes SECONDS, not `-1`")]
+    #[case("prune=daily", "mount option `prune` takes LENGTH OF TIME|off, not `daily`")]
     #[case("ro=yes", "mount option `ro` takes no value")]
     fn a_wrong_word_is_named(#[case] words: &str, #[case] message: &str) {
         assert_eq!(with(words).unwrap_err().to_string(), message);

@@ -63,6 +63,15 @@ impl Fs {
         Some(if self.is_full() { Err(Loss::NoSpace) } else { Ok(store) })
     }
 
+    /// Whether the policy leaves out a content of a size that a node at a path has.
+    pub(super) fn is_excluded(&self, size: u64, path: impl FnOnce() -> Option<Vec<u8>>) -> bool {
+        if !self.is_choosy {
+            return false;
+        }
+        // What nobody knows the place of is kept.
+        path().is_some_and(|path| self.options.retention.admit(&path, size).is_err())
+    }
+
     /// Whether there is so little space left that history must make room.
     pub(super) fn is_full(&self) -> bool {
         self.missing_space() > 0
@@ -189,8 +198,12 @@ impl Fs {
             Ok(file) => file,
             Err(error) => return Some(failed(node, error)),
         };
-        if stat::fstat(&file).is_ok_and(|stat| stat.attr.size == 0) {
+        let size = stat::fstat(&file).map_or(u64::MAX, |stat| stat.attr.size);
+        if size == 0 {
             return None;
+        }
+        if self.is_excluded(size, || self.path_of(node)) {
+            return Some(How::Lost(Loss::Excluded));
         }
         if self.magic == super::ZFS {
             // A clone of what is not on the disk yet has been known to be wrong.

@@ -93,7 +93,7 @@ impl Fs {
         let dir = self.path_fd(&dir_node)?;
         let victim = self.victim(&dir, name)?;
         let kept = Cell::new(None);
-        let remove = || match self.room().filter(|_| victim.has_content()) {
+        let remove = || match self.room_for(&victim, &dir_node, name) {
             None => rustix::fs::unlinkat(&*dir, name, how),
             Some(room) => {
                 let move_in = |store: &Store| store.move_in(dir.as_fd(), name);
@@ -152,7 +152,7 @@ impl Fs {
         };
         let replaces = !flags.intersects(RenameFlags::EXCHANGE | RenameFlags::NOREPLACE);
         let replaced = target.as_ref().filter(|target| replaces && target.key != moved.key);
-        let kept = replaced.and_then(|target| self.link_in(target));
+        let kept = replaced.and_then(|target| self.link_in(target, &new_dir_node, new_name));
         let rename = || {
             let _caller = within_limits(caller)?;
             rustix::fs::renameat_with(&*dir, name, &*new_dir, new_name, flags)
@@ -246,8 +246,24 @@ impl Fs {
         }
     }
 
-    pub(super) fn link_in(&self, target: &Victim) -> Option<Result<IncomingId, Loss>> {
-        let room = self.room().filter(|_| target.has_content())?;
+    /// The store, if what goes with a name is to be kept and can be; `None` if there is nothing.
+    fn room_for(&self, victim: &Victim, dir: &Node, name: &[u8]) -> Option<Result<&Store, Loss>> {
+        let room = self.room().filter(|_| victim.has_content())?;
+        let path = || {
+            let above = self.path_of(dir)?;
+            Some(if above.is_empty() { name.into() } else { [&above, name].join(&b'/') })
+        };
+        let excluded = self.is_excluded(victim.stat.attr.size, path);
+        Some(if excluded { Err(Loss::Excluded) } else { room })
+    }
+
+    pub(super) fn link_in(
+        &self,
+        target: &Victim,
+        dir: &Node,
+        name: &[u8],
+    ) -> Option<Result<IncomingId, Loss>> {
+        let room = self.room_for(target, dir, name)?;
         Some(room.and_then(|store| store.link_in(&target.fd).map_err(|_| Loss::Failed)))
     }
 

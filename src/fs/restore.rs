@@ -137,7 +137,7 @@ impl Fs {
         let _tree = self.tree.read();
         let dir_fd = self.path_fd(&dir.node)?;
         let target = self.find_victim(&dir_fd, name)?;
-        let kept = target.as_ref().and_then(|target| self.link_in(target));
+        let kept = target.as_ref().and_then(|target| self.link_in(target, &dir.node, name));
         let fd = match staged.move_to(dir_fd.as_fd(), name) {
             Ok(fd) => fd,
             Err(error) => {

@@ -136,6 +136,12 @@ impl Retention {
         }
     }
 
+    /// Whether content of any size is preserved, whatever its path, so that nobody need be asked.
+    pub fn admits_everything(&self) -> bool {
+        let policies = self.rules.iter().map(|rule| &rule.policy).chain([&self.default]);
+        self.exclude.is_empty() && policies.into_iter().all(|policy| policy.limit.size.is_none())
+    }
+
     /// Whether content of this size, at this path, is to be preserved when it is about to be
     /// destroyed.
     ///
@@ -236,6 +242,11 @@ mod tests {
         assert_eq!(refusal(b"a", 1024), Ok(()));
         assert_eq!(refusal(b"a", 1025), Err("larger than 1K (1.00 KiB)".into()));
         assert_eq!(refusal(b"a.tmp", 0), Err("excluded by `*.tmp`".into()));
+        assert!(Retention::default().admits_everything());
+        let one_of_them = [text, "exclude = [\"x\"]", "default.limit.size = \"1K\""];
+        for text in one_of_them {
+            assert!(!Retention::from_toml(text).unwrap().admits_everything());
+        }
     }
 
     #[rstest]

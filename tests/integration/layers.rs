@@ -12,13 +12,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sizespec", &[]),
     ("retention", &["sizespec", "timespec"]),
     ("file_id", &["types"]),
-    ("config", &["types"]),
+    ("config", &["types", "retention", "timespec"]),
     ("sys", &["types"]),
     ("catalog", &["store", "sys", "types", "clock"]),
     ("store", &["sys", "types"]),
     ("content", &["catalog", "store", "sys", "types"]),
     ("restore", &["catalog", "content", "sys", "types"]),
-    ("fs", &["catalog", "content", "store", "sys", "types", "clock", "config", "file_id"]),
+    (
+        "fs",
+        &["catalog", "content", "store", "sys", "types", "clock", "config", "file_id", "retention"],
+    ),
     ("fuse", &["fs", "sys", "types", "clock", "config"]),
     (
         "control",

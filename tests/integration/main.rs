@@ -14,6 +14,7 @@ mod mounted;
 
 mod callers;
 mod commands;
+mod configured;
 mod damage;
 mod export;
 mod fstab;

@@ -59,6 +59,21 @@ impl Mounted {
         mounted
     }
 
+    /// Mounts an empty directory with a configuration file.
+    pub(crate) fn configured(options: &str, text: &str) -> Self {
+        let mut mounted = Self::unmounted(options);
+        mounted.configure(text);
+        mounted.start();
+        mounted
+    }
+
+    /// Gives the next start a configuration file.
+    pub(crate) fn configure(&mut self, text: &str) {
+        let file = self.scratch("horace.toml");
+        std::fs::write(&file, text).unwrap();
+        self.options = format!("{},config={}", self.options, file.display());
+    }
+
     /// Mounts a directory that `prepare` has filled over itself.
     pub(crate) fn over_itself(options: &str, prepare: impl FnOnce(&Path)) -> Self {
         let mut mounted = Self::unmounted(options);
@@ -124,7 +139,8 @@ impl Mounted {
         self.start_by(command);
     }
 
-    fn start_by(&mut self, mut command: Command) {
+    /// Starts the daemon by a command that runs the program.
+    pub(crate) fn start_by(&mut self, mut command: Command) {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
