@@ -16,11 +16,13 @@ mod checkpoint;
 pub mod chunks;
 pub mod event;
 mod history;
+mod marks;
 mod observe;
 mod packing;
 mod preserve;
 mod queue;
 pub mod read;
+mod retained;
 mod rows;
 mod schema;
 mod sessions;
@@ -41,9 +43,11 @@ use parking_lot::Mutex;
 
 pub use chunks::ChunkDb;
 pub use history::{ChangeInfo, Content, VersionInfo};
+pub use marks::LastPrune;
 pub use packing::{Amount, DueObject, ObjectTotals, Survey};
 pub use preserve::{Awaited, Source, VersionKey};
 pub use read::{Located, NodeInfo, Reader, When, components};
+pub use retained::{FileHistory, Retained, StoredContent};
 pub use rows::ChangeOp;
 pub use touched::{ByWhom, Named, Touched};
 pub use tree::Descend;
@@ -145,6 +149,8 @@ impl Health {
 pub struct Past {
     /// Whether a walk has seen the whole tree at some time.
     pub imported: bool,
+    /// Whether the last run came to its end in order.
+    pub was_orderly: bool,
     /// When the catalog was last known to be true, in nanoseconds since 1970: a file whose times are
     /// not older than this may have changed in the same tick without a trace.
     pub trusted_until_ns: i64,

@@ -27,7 +27,9 @@ mod node;
 mod packing;
 mod pending;
 mod preserve;
+mod pressure;
 mod privileges;
+mod prune;
 pub mod reconcile;
 mod remove;
 mod restore;
@@ -62,6 +64,7 @@ pub use io::{Opened, Registrar, Sync, WriteBy};
 pub use node::{Backing, NodeId};
 pub use packing::{PackingOptions, PackingState};
 pub use pending::Purpose;
+pub use prune::{Aim, Cut, Mark, MarkError, PruneError, PruneOrder, PruneOutcome, Report};
 pub use reconcile::{Progress, ProgressState, ReconcileError};
 pub use restore::RestoreError;
 
@@ -327,6 +330,7 @@ impl Fs {
         }
         mapped::finish(self);
         self.hashers.stop();
+        self.keeper.stop();
     }
 
     fn node(&self, id: NodeId) -> Result<Arc<Node>, Errno> {

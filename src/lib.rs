@@ -15,9 +15,9 @@
 //! Imports go to the right only:
 //!
 //! ```text
-//! main > cli > daemon > fuse > fs > content > catalog, store > sys > types, clock, config, file_id, ...
+//! main > cli > daemon > fuse > fs > pruning > retention      > timespec, sizespec
+//!                               fs > content > catalog, store > sys > types, clock, config, file_id, ...
 //!                     > control > restore > content > catalog, store > sys > ...
-//!                                             retention      > timespec, sizespec
 //! ```
 //!
 //! | room | what is in it |
@@ -28,6 +28,7 @@
 //! | [`store`] | preserved content, by its digest |
 //! | [`content`] | the way from a version to its bytes |
 //! | [`restore`] | what is to be done to bring things back, and doing it by what the daemon hands in |
+//! | [`pruning`] | what the policy decides about the history in the catalog |
 //! | [`retention`] | which history is kept and which goes, with a reason each; pure |
 //! | [`control`] | the Unix socket between the command line and the daemon; who may see what |
 //! | [`daemon`] | the only wiring: start, serve, stop, in order |
@@ -66,6 +67,7 @@ pub mod daemon;
 pub mod file_id;
 pub mod fs;
 pub mod fuse;
+pub mod pruning;
 pub mod restore;
 pub mod retention;
 pub mod sizespec;

@@ -16,7 +16,7 @@ use crate::types::{
 pub(super) struct Apply<'r, 'a> {
     pub(super) rows: &'r mut Rows<'a>,
     pub(super) time_ns: i64,
-    writer: Option<&'r Writer>,
+    pub(super) writer: Option<&'r Writer>,
 }
 
 /// Applies one event.
@@ -45,6 +45,10 @@ pub(super) fn apply(rows: &mut Rows<'_>, event: &Event) -> rusqlite::Result<()> 
         Op::Packing { hash, packing } => this.rows.set_packing(*hash, *packing, event.time_ns),
         Op::Cleaned { dropped } => this.rows.set_cleaned(*dropped),
         Op::Surveyed(survey) => this.rows.set_survey(survey),
+        Op::Adopted { hash, size } => this.rows.insert_object(*hash, *size, event.time_ns),
+        Op::Pin { version, pin } => this.pin(*version, *pin),
+        Op::Note { version, text } => this.note(*version, text),
+        Op::Pruned { outcome } => this.rows.set_last_prune(outcome),
         Op::End { session, left } => {
             this.end_session(*session, *left);
             Ok(())
@@ -404,6 +408,9 @@ impl Apply<'_, '_> {
                 made.versions.push((target.id, number));
                 target.sealed_by = Some(session);
             }
+            // That a head goes on here ends whatever was said of where it went on before: in a circle
+            // it could be looked for forever.
+            self.rows.delete_continued((target.id, target.head))?;
             self.rows.insert_continued((source.id, source.head), (target.id, target.head))?;
         }
         let stamp = source.stamp;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::packing::{Amount, Survey};
+use super::{LastPrune, VersionKey};
 use crate::types::{
     ContentHash, IncomingId, Inode, InodeKey, Loss, Name, Origin, SessionId, Writer, Xattrs,
 };
@@ -93,6 +94,15 @@ pub enum Packing {
     Needless,
     /// It would gain something after all, if it was needless before.
     Again,
+}
+
+/// Whether a version is to stay whatever the policy says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pin {
+    /// It is.
+    Set,
+    /// It is not any more.
+    Cleared,
 }
 
 /// What happened.
@@ -229,6 +239,32 @@ pub enum Op {
     },
     /// The store was looked through.
     Surveyed(Survey),
+    /// An object is there that nobody has told of: a crash came before the word.
+    Adopted {
+        /// Its digest.
+        hash: ContentHash,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Somebody wants a version to stay, or does not any more.
+    Pin {
+        /// Which.
+        version: VersionKey,
+        /// Whether.
+        pin: Pin,
+    },
+    /// Somebody says something of a version.
+    Note {
+        /// Of which.
+        version: VersionKey,
+        /// What; nothing takes back what was said.
+        text: Box<str>,
+    },
+    /// History was pruned, or would have been.
+    Pruned {
+        /// What came of it.
+        outcome: LastPrune,
+    },
     /// A session is over; nothing more comes from it.
     End {
         /// Which.

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::marks::{NOTE_COLUMN, PINNED_COLUMN};
 use super::preserve::{SOURCE_COLUMNS, Source};
 use super::read::Reader;
 use super::rows::{ChangeOp, get_hash, get_u64};
@@ -55,6 +56,10 @@ pub struct VersionInfo {
     pub writer: Option<Writer>,
     /// Where its content is.
     pub source: Source,
+    /// Whether somebody wants it to stay.
+    pub pinned: bool,
+    /// What somebody said of it.
+    pub note: Option<String>,
 }
 
 impl VersionInfo {
@@ -152,7 +157,8 @@ impl Reader {
     pub fn versions(&mut self, file: FileId) -> Result<Vec<VersionInfo>, CatalogError> {
         let sql = format!(
             "SELECT v.file, v.number, v.seq, c.time_ns, v.size, v.mtime_ns, v.mode, v.uid, v.gid,
-                    v.sha256, v.origin, w.uid, w.gid, w.pid, w.comm, {SOURCE_COLUMNS}
+                    v.sha256, v.origin, w.uid, w.gid, w.pid, w.comm,
+                    {PINNED_COLUMN}, {NOTE_COLUMN}, {SOURCE_COLUMNS}
              FROM version v JOIN change c ON c.seq = v.seq JOIN file f ON f.id = v.file
              LEFT JOIN writer w ON w.id = c.writer
              WHERE v.file = ?1 ORDER BY v.number"
@@ -174,7 +180,9 @@ impl Reader {
                     hash: get_hash(row, 9)?,
                     origin: Origin::from_code(row.get(10)?).unwrap_or(Origin::External),
                     writer: writer_from_row(row, 11)?,
-                    source: Source::from_row(row, 15)?,
+                    pinned: row.get(15)?,
+                    note: row.get(16)?,
+                    source: Source::from_row(row, 17)?,
                 })
             })?
             .collect::<Result<_, _>>()?;

@@ -188,8 +188,7 @@ impl Rows<'_> {
 
     /// What a version went on as has another content by now.
     pub(super) fn lose_continued(&self, file: FileId, number: u32) -> rusqlite::Result<()> {
-        let sql = "DELETE FROM continued WHERE file = ?1 AND number = ?2";
-        self.db.prepare_cached(sql)?.execute(params![file.0.cast_signed(), number])?;
+        self.delete_continued((file, number))?;
         self.set_kept(file, number, Loss::Overwritten.code())
     }
 
@@ -200,6 +199,13 @@ impl Rows<'_> {
         self.db.execute(sql, [OBJECT]).map(|_| ())
     }
 
+    /// Forgets where the content of a version goes on.
+    pub(super) fn delete_continued(&self, (file, number): VersionKey) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM continued WHERE file = ?1 AND number = ?2";
+        self.db.prepare_cached(sql)?.execute(params![file.0.cast_signed(), number])?;
+        Ok(())
+    }
+
     fn take_incoming(&self, id: IncomingId) -> rusqlite::Result<Option<(FileId, u32)>> {
         let sql = "DELETE FROM incoming WHERE id = ?1 RETURNING file, number";
         self.db
@@ -208,10 +214,17 @@ impl Rows<'_> {
             .optional()
     }
 
-    fn insert_object(&self, hash: ContentHash, size: u64, now_ns: i64) -> rusqlite::Result<()> {
-        // What was packed has a file of its own again, of which packing must hear.
+    /// Notes an object. One that was there already has been lost again just now, so it is as young as
+    /// what that loss ended; if it was packed, it has a file of its own again, of which packing must hear.
+    pub(super) fn insert_object(
+        &self,
+        hash: ContentHash,
+        size: u64,
+        now_ns: i64,
+    ) -> rusqlite::Result<()> {
         let sql = "INSERT INTO object (sha256, size, stored_ns, due_ns) VALUES (?1, ?2, ?3, ?3)
-                   ON CONFLICT (sha256) DO UPDATE SET packed = 0, due_ns = ?3 WHERE packed = 1";
+                   ON CONFLICT (sha256) DO UPDATE SET stored_ns = max(stored_ns, ?3), packed = 0,
+                   due_ns = CASE WHEN packed = 1 THEN ?3 ELSE due_ns END";
         self.db.prepare_cached(sql)?.execute(params![
             hash.as_bytes(),
             size.cast_signed(),
@@ -299,16 +312,34 @@ impl Reader {
         Ok(Some((at, found.unwrap_or(Source::Lost(Loss::Unseen)))))
     }
 
+    /// Where the bytes of a version at `at` with this source are in the end, and whose they are there.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn place(
+        &self,
+        at: VersionKey,
+        source: Source,
+    ) -> Result<(VersionKey, Source), CatalogError> {
+        /// What was moved from file to file more often goes in a circle.
+        const MOST: u32 = 1000;
+        let (mut at, mut source, mut moves) = (at, source, 0);
+        while let Some(step) = self.follow(at, source)? {
+            moves += u32::from(matches!(source, Source::Continued(..)));
+            if moves > MOST {
+                return Ok((at, Source::Lost(Loss::Unseen)));
+            }
+            (at, source) = step;
+        }
+        Ok((at, source))
+    }
+
     /// What is to be had from other versions is lost with them. `versions` are all of one file.
     pub(super) fn tell_lost(&self, versions: &mut [VersionInfo]) -> Result<(), CatalogError> {
         let mut next = Source::Lost(Loss::Unseen);
         for version in versions.iter_mut().rev() {
             if version.source != Source::Prefix {
-                next = version.source;
-                let mut at = (version.file, version.number);
-                while let Some(step) = self.follow(at, next)? {
-                    (at, next) = step;
-                }
+                (_, next) = self.place((version.file, version.number), version.source)?;
             }
             if matches!(next, Source::Lost(_)) {
                 version.source = next;
@@ -331,18 +362,6 @@ impl Reader {
             Ok((IncomingId(get_u64(row, 0)?), get_hash(row, 1)?.map(|hash| (hash, size))))
         })?;
         Ok(found.collect::<Result<_, _>>()?)
-    }
-
-    /// The objects that were stored first, with their sizes in bytes.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read.
-    pub fn oldest_objects(&self, limit: u32) -> Result<Vec<(ContentHash, u64)>, CatalogError> {
-        let sql = "SELECT sha256, size FROM object ORDER BY stored_ns LIMIT ?1";
-        let mut query = self.db.prepare_cached(sql)?;
-        let objects = query.query_map([limit], |row| Ok((get_hash(row, 0)?, get_u64(row, 1)?)))?;
-        let objects: Vec<_> = objects.collect::<Result<_, _>>()?;
-        Ok(objects.into_iter().filter_map(|(hash, size)| Some((hash?, size))).collect())
     }
 
     /// How many objects there are, and how many bytes.

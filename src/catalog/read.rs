@@ -119,10 +119,14 @@ impl Reader {
                 .optional()?
                 .unwrap_or(0),
         };
-        Ok(Past { imported: self.meta(IMPORTED)? == Some(1), trusted_until_ns })
+        let was_orderly = stopped != Some(0);
+        Ok(Past { imported: self.meta(IMPORTED)? == Some(1), was_orderly, trusted_until_ns })
     }
 
-    fn meta(&self, key: &str) -> Result<Option<i64>, CatalogError> {
+    pub(super) fn meta<T: rusqlite::types::FromSql>(
+        &self,
+        key: &str,
+    ) -> Result<Option<T>, CatalogError> {
         let sql = "SELECT value FROM meta WHERE key = ?1";
         Ok(self.db.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()?)
     }

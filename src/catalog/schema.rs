@@ -167,7 +167,7 @@ UPDATE object SET due_ns = stored_ns;
 CREATE INDEX object_by_due ON object (due_ns) WHERE due_ns IS NOT NULL;
 
 -- Whose an object is. Heads have no entry, so that an import costs nothing.
-CREATE INDEX IF NOT EXISTS version_by_content ON version (sha256) WHERE kept = 1;
+CREATE INDEX version_by_content ON version (sha256) WHERE kept = 1;
 
 -- Objects by `packed`, and as 2 those that were packed when they were given up.
 CREATE TABLE object_total (
@@ -193,6 +193,23 @@ CREATE TRIGGER object_packed AFTER UPDATE OF packed ON object WHEN old.packed <>
     UPDATE object_total SET objects = objects + 1, bytes = bytes + new.size
     WHERE what = new.packed;
 END;
+", "
+-- Versions that somebody wants to stay, and what somebody said of one.
+CREATE TABLE pin (
+    file INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    time_ns INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    PRIMARY KEY (file, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE note (
+    file INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    time_ns INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    PRIMARY KEY (file, number)
+) STRICT, WITHOUT ROWID;
 "];
 
 /// The newest schema this program knows.
@@ -292,6 +309,9 @@ mod tests {
             let columns = "SELECT count(*) FROM pragma_table_info('version') WHERE name = 'kept'";
             let found: i64 = db.query_row(columns, [], |row| row.get(0)).unwrap();
             assert_eq!(found, 1, "from schema {taken}");
+            let marks = "SELECT (SELECT count(*) FROM pin) + (SELECT count(*) FROM note)";
+            let found: i64 = db.query_row(marks, [], |row| row.get(0)).unwrap();
+            assert_eq!(found, 0, "from schema {taken}");
         }
     }
 }

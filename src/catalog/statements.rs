@@ -205,6 +205,7 @@ impl Rows<'_> {
         self.db.prepare_cached(log)?.execute(params![file, number, ChangeOp::Attr.code()])?;
         let sql = "DELETE FROM version WHERE file = ?1 AND number = ?2";
         self.db.prepare_cached(sql)?.execute(params![file, number])?;
+        self.move_marks(row.id, row.head)?;
         // The number will be another session's.
         for made in self.state.sessions.values_mut() {
             made.versions.retain(|version| *version != (row.id, row.head));

@@ -1,13 +1,18 @@
 //! The thread that makes objects of what was preserved, and makes room.
 //!
 //! Owns the list of what waits: a content that somebody may still be changing, or whose inode the kernel
-//! still knows, waits until it is nobody's but history's. When space runs low the oldest objects go.
+//! still knows, waits until it is nobody's but history's. Owns, too, the one way in which contents
+//! go, for a policy or to make room.
 //!
 //! # Order of steps
-//! Taking in: `read → row → name among the objects`; giving up: `row → removal`. So a row without an
-//! object is a damage, never what a crash leaves: that is content that waits to be taken in once more,
-//! or an object that nobody knows.
+//! Taking in: `read → row → name among the objects`. Giving up: `row → its commit → removal`. So a row
+//! without an object is a damage, never what a crash leaves: that is content that waits to be taken in
+//! once more, or an object of which the catalog does not know. The start after it adopts these: what was
+//! being given up is readable again until it is given up again. Only where the catalog cannot be written
+//! because the disk is full do objects go before the commit: it is told as soon as it can be, and should
+//! that be never, a read says that the object is missing.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,19 +21,17 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::Fs;
+use super::pressure::Pressure;
 use crate::catalog::event::Op;
-use crate::catalog::{CatalogError, Reader};
+use crate::catalog::{self, CatalogError, Reader};
 use crate::store::Store;
 use crate::store::objects::Came;
-use crate::store::pack::PackError;
 use crate::sys::Errno;
 use crate::sys::lease::{self, Writers};
 use crate::types::{ContentHash, IncomingId, InodeKey};
 
 /// How often it is looked at what waits, and at the free space.
 const EVERY: Duration = Duration::from_millis(200);
-/// Objects given up before the free space is looked at again.
-const AT_ONCE: u32 = 16;
 
 /// What waits to become an object.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +59,68 @@ pub(super) struct Keeper {
     taking: AtomicBool,
     signal: Condvar,
     /// There are objects to give up.
-    gives: AtomicBool,
+    pub(super) gives: AtomicBool,
+    /// Somebody waits for room.
+    pub(super) is_urgent: AtomicBool,
+    /// Some version is pinned.
+    pub(super) has_pins: AtomicBool,
+    /// Held while an object comes or goes, until the catalog has been told.
+    giving: Mutex<()>,
+    /// Lock order: after `giving`.
+    spared: Mutex<Spared>,
+    /// Objects that went before the catalog could be told.
+    untold: Mutex<Vec<ContentHash>>,
+    /// How far making room has come.
+    pub(super) pressure: Mutex<Pressure>,
+    /// Held by the prune that runs.
+    pub(super) pruning: Mutex<()>,
+    /// No prune may go on.
+    pub(super) stops_pruning: AtomicBool,
+}
+
+/// Contents that came to be needed while somebody makes a plan of what is to go.
+#[derive(Debug, Default)]
+struct Spared {
+    plans: u32,
+    contents: HashSet<ContentHash>,
+}
+
+/// While this is there, what comes to be needed is not given up.
+pub(super) struct Planning<'k>(&'k Keeper);
+
+impl Drop for Planning<'_> {
+    fn drop(&mut self) {
+        let mut spared = self.0.spared.lock();
+        spared.plans -= 1;
+        if spared.plans == 0 {
+            spared.contents = HashSet::new();
+        }
+    }
+}
+
+/// What is done where the catalog cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Untold {
+    /// Nothing is given up.
+    Stays,
+    /// It is given up and told later: somebody needs the room.
+    Goes,
+}
+
+/// Why contents were not given up.
+#[derive(Debug, thiserror::Error)]
+pub enum GiveUpError {
+    /// The catalog cannot be written.
+    #[error("the catalog cannot be told")]
+    Untold,
+    /// An object cannot be removed.
+    #[error("cannot remove the object {hash}")]
+    Remove {
+        /// Which.
+        hash: ContentHash,
+        /// The filesystem's reason.
+        source: Errno,
+    },
 }
 
 impl Keeper {
@@ -64,6 +128,25 @@ impl Keeper {
     fn is_at_work(&self) -> bool {
         let list = self.list.lock();
         self.taking.load(Ordering::Relaxed) || list.iter().any(|waits| waits.whose == Whose::Ours)
+    }
+
+    /// Begins to plan what is to go, before the catalog is looked at.
+    pub(super) fn plan(&self) -> Planning<'_> {
+        self.spared.lock().plans += 1;
+        Planning(self)
+    }
+
+    /// Has no plan made before give up a content, of which the catalog knows by now that it is needed.
+    pub(super) fn spare(&self, hash: ContentHash) {
+        let mut spared = self.spared.lock();
+        if spared.plans > 0 {
+            spared.contents.insert(hash);
+        }
+    }
+
+    /// Waits for what is under way; what comes after the hashers have stopped is left for the next start.
+    pub(super) fn stop(&self) {
+        drop(self.giving.lock());
     }
 
     /// Has something taken in, once its inode (by device and key) is forgotten.
@@ -87,18 +170,21 @@ pub(super) fn start(fs: &Arc<Fs>) -> std::io::Result<()> {
     );
     store.staging().clear()?;
     let there = store.incoming()?;
-    for (id, content) in known {
-        store.skip_to(id);
-        if !there.contains(&id) {
-            // After a power cut the disk may know more than the catalog.
-            let content = content.filter(|(hash, _)| store.open_object(*hash).is_ok());
-            fs.tell_stored(id, content, Came::AsCopy);
-        }
-    }
+    known.iter().for_each(|(id, _)| store.skip_to(*id));
+    let missing: Vec<_> = known.into_iter().filter(|(id, _)| !there.contains(id)).collect();
+    let pins = fs.catalog.read(|reader: &mut Reader| reader.pins());
+    let has_pins = pins.is_ok_and(|pins: Vec<_>| !pins.is_empty());
+    fs.keeper.has_pins.store(has_pins, Ordering::Relaxed);
     fs.keeper.gives.store(true, Ordering::Relaxed);
     fs.keeper.list.lock().extend(there.into_iter().map(|id| Waits { id, whose: Whose::Left }));
     let weak = Arc::downgrade(fs);
-    std::thread::Builder::new().name("keeper".into()).spawn(move || watch(&weak, &store)).map(drop)
+    let work = move || {
+        if let Some(fs) = weak.upgrade() {
+            fs.repair(&store, &missing);
+        }
+        watch(&weak, &store);
+    };
+    std::thread::Builder::new().name("keeper".into()).spawn(work).map(drop)
 }
 
 fn watch(weak: &Weak<Fs>, store: &Store) {
@@ -127,13 +213,14 @@ impl Fs {
         mut work: impl FnMut() -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         const PAUSE: Duration = Duration::from_millis(2);
-        const PATIENCE: Duration = Duration::from_secs(2);
+        const PATIENCE: Duration = Duration::from_secs(30);
         let since = Instant::now();
         loop {
             match work() {
                 Err(Errno::NOSPC)
                     if self.keeper.gives.load(Ordering::Relaxed) && since.elapsed() < PATIENCE =>
                 {
+                    self.keeper.is_urgent.store(true, Ordering::Relaxed);
                     self.keeper.signal.notify_one();
                     std::thread::sleep(PAUSE);
                 }
@@ -169,6 +256,7 @@ impl Fs {
         };
         let (free, mut rest): (Vec<_>, Vec<_>) = list.into_iter().partition(is_free);
         for waits in free {
+            let _giving = self.keeper.giving.lock();
             let inode = matches!(waits.whose, Whose::Inode(..));
             let came = if inode { Came::AsInode } else { Came::AsCopy };
             let go_on = || !self.hashers.is_stopping();
@@ -193,42 +281,90 @@ impl Fs {
     fn tell_stored(&self, id: IncomingId, content: Option<(ContentHash, u64)>, came: Came) {
         let op = Op::Stored { id, content, original: came == Came::AsInode };
         self.push(None, op);
+        if let Some((hash, _)) = content {
+            self.keeper.spare(hash);
+        }
     }
 
-    /// Gives up the oldest objects while there is little space.
-    fn make_room(&self, store: &Store) {
-        while self.is_full() && !self.hashers.is_stopping() {
-            // What was given up and was packed takes space still.
-            let freed = match self.free_packs(store) {
-                Ok(freed) => freed,
-                Err(PackError::Stopped) => return,
-                Err(error) => {
-                    return tracing::warn!(%error, "cannot give back the space of what was packed");
+    /// Brings catalog and store together after a crash: `missing` is what the catalog takes for waiting,
+    /// and is not there.
+    fn repair(&self, store: &Store, missing: &[catalog::Awaited]) {
+        if !self.catalog.past().was_orderly {
+            for byte in 0..=u8::MAX {
+                if let Err(error) = self.adopt(store, byte) {
+                    tracing::warn!(error, "cannot look for objects that nobody has told of");
                 }
-            };
-            if freed > 0 {
-                continue;
             }
-            let oldest = self.catalog.read(|reader: &mut Reader| reader.oldest_objects(AT_ONCE));
-            let oldest: Vec<_> = match oldest {
-                Ok(oldest) if !oldest.is_empty() => oldest,
-                Ok(_) => return self.keeper.gives.store(false, Ordering::Relaxed),
-                Err(error) => {
-                    let error: CatalogError = error;
-                    return tracing::warn!(%error, "cannot tell what to give up");
-                }
-            };
-            let (count, bytes) = (oldest.len(), oldest.iter().map(|(_, size)| size).sum::<u64>());
-            for (hash, _) in &oldest {
-                self.push(None, Op::Dropped { hash: *hash });
+        }
+        for (id, content) in missing {
+            // After a power cut the disk may know more than the catalog.
+            let content = content.filter(|(hash, _)| store.open_object(*hash).is_ok());
+            self.tell_stored(*id, content, Came::AsCopy);
+        }
+    }
+
+    /// Tells of the objects, with digests that begin with a byte, that the catalog does not have.
+    fn adopt(&self, store: &Store, byte: u8) -> Result<(), String> {
+        let _giving = self.keeper.giving.lock();
+        let found = store.objects_beginning(byte).map_err(|error| error.to_string())?;
+        for (hash, size) in found {
+            let known = self.catalog.read(|reader: &mut Reader| reader.stored_size(hash));
+            if known.map_err(|error: CatalogError| error.to_string())?.is_none() {
+                tracing::info!(%hash, size, "an object that nobody had told of is kept");
+                self.push(None, Op::Adopted { hash, size });
+                self.keeper.spare(hash);
             }
+        }
+        Ok(())
+    }
+
+    /// Gives contents up, but for those that came to be needed since they were looked at; returns those
+    /// that went.
+    pub(super) fn give_up(
+        &self,
+        store: &Store,
+        contents: impl IntoIterator<Item = ContentHash>,
+        untold: Untold,
+    ) -> Result<Vec<ContentHash>, GiveUpError> {
+        let _giving = self.keeper.giving.lock();
+        let going: Vec<_> = {
+            // Whoever comes to need one of them from now on finds it gone.
+            let spared = self.keeper.spared.lock();
+            let free = contents.into_iter().filter(|hash| !spared.contents.contains(hash));
+            let going: Vec<_> = free.collect();
+            self.tell_dropped(&going);
             self.catalog.barrier();
-            for (hash, _) in oldest {
-                if let Err(error) = store.remove(hash) {
-                    return tracing::warn!(%error, %hash, "cannot give up an object");
-                }
+            going
+        };
+        if self.catalog.status().degraded.is_some() {
+            match untold {
+                Untold::Stays => return Err(GiveUpError::Untold),
+                Untold::Goes => self.keeper.untold.lock().extend(&going),
             }
-            tracing::info!(count, bytes, "the disk is nearly full: gave up what was kept longest");
+        }
+        for &hash in &going {
+            store.remove(hash).map_err(|source| GiveUpError::Remove { hash, source })?;
+        }
+        Ok(going)
+    }
+
+    fn tell_dropped(&self, contents: &[ContentHash]) {
+        for &hash in contents {
+            self.push(None, Op::Dropped { hash });
+        }
+    }
+
+    /// Tells again what the catalog could not take.
+    pub(super) fn tell_untold(&self) {
+        let _giving = self.keeper.giving.lock();
+        let mut untold = self.keeper.untold.lock();
+        if untold.is_empty() {
+            return;
+        }
+        self.tell_dropped(&untold);
+        self.catalog.barrier();
+        if self.catalog.status().degraded.is_none() {
+            untold.clear();
         }
     }
 }

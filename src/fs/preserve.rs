@@ -20,7 +20,7 @@ use crate::catalog::event::{Kept, Op};
 use crate::store::Store;
 use crate::store::objects::CopyError;
 use crate::sys::{Errno, stat};
-use crate::types::{IncomingId, Loss, SessionId};
+use crate::types::{IncomingId, InodeKey, Loss, SessionId};
 
 /// With less free space than this nothing is kept, in bytes.
 const LEAST_FREE: u64 = 256 << 20;
@@ -64,12 +64,18 @@ impl Fs {
     }
 
     /// Whether the policy leaves out a content of a size that a node at a path has.
-    pub(super) fn is_excluded(&self, size: u64, path: impl FnOnce() -> Option<Vec<u8>>) -> bool {
+    pub(super) fn is_excluded(
+        &self,
+        key: InodeKey,
+        size: u64,
+        path: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> bool {
         if !self.is_choosy {
             return false;
         }
         // What nobody knows the place of is kept.
         path().is_some_and(|path| self.options.retention.admit(&path, size).is_err())
+            && !self.has_pinned_head(key)
     }
 
     /// Whether there is so little space left that history must make room.
@@ -202,7 +208,7 @@ impl Fs {
         if size == 0 {
             return None;
         }
-        if self.is_excluded(size, || self.path_of(node)) {
+        if self.is_excluded(node.key, size, || self.path_of(node)) {
             return Some(How::Lost(Loss::Excluded));
         }
         if self.magic == super::ZFS {

@@ -253,7 +253,7 @@ impl Fs {
             let above = self.path_of(dir)?;
             Some(if above.is_empty() { name.into() } else { [&above, name].join(&b'/') })
         };
-        let excluded = self.is_excluded(victim.stat.attr.size, path);
+        let excluded = self.is_excluded(victim.key, victim.stat.attr.size, path);
         Some(if excluded { Err(Loss::Excluded) } else { room })
     }
 

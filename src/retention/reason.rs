@@ -28,19 +28,24 @@ impl Decision {
     }
 }
 
+impl Decision {
+    /// Its reasons without the word for it.
+    pub fn reasons(&self) -> String {
+        match self {
+            Self::Keep(reasons) => {
+                let texts: Vec<_> = reasons.iter().map(ToString::to_string).collect();
+                texts.join(", ")
+            }
+            Self::Drop(reason) => reason.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Decision {
     /// `keep: last 10, daily 2026-11-20` or `drop: older than every rule`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Keep(reasons) => {
-                for (place, reason) in reasons.iter().enumerate() {
-                    f.write_str(if place == 0 { "keep: " } else { ", " })?;
-                    reason.fmt(f)?;
-                }
-                Ok(())
-            }
-            Self::Drop(reason) => write!(f, "drop: {reason}"),
-        }
+        let word = if self.is_keep() { "keep" } else { "drop" };
+        write!(f, "{word}: {}", self.reasons())
     }
 }
 
@@ -59,6 +64,11 @@ pub enum KeepReason {
     Calendar(Bucket),
     /// It is in a step of the grid that keeps everything, or the last of its cell.
     Grid(Step),
+    /// No rule keeps it, but that its content goes would free nothing: something that stays needs the
+    /// same bytes.
+    Free,
+    /// No rule keeps it, but somebody is using its content.
+    InUse,
 }
 
 impl fmt::Display for KeepReason {
@@ -70,6 +80,8 @@ impl fmt::Display for KeepReason {
             Self::Within(span) => write!(f, "within {span}"),
             Self::Calendar(bucket) => bucket.fmt(f),
             Self::Grid(step) => write!(f, "grid {step}"),
+            Self::Free => f.write_str("takes no space of its own"),
+            Self::InUse => f.write_str("in use"),
         }
     }
 }
@@ -125,10 +137,13 @@ mod tests {
             KeepReason::Within(Span::days(30)),
             KeepReason::Calendar(day),
             KeepReason::Grid("1d:1h".parse().unwrap()),
+            KeepReason::Free,
+            KeepReason::InUse,
         ];
         assert_eq!(
             Decision::Keep(keep.into()).to_string(),
-            "keep: head, pinned, last 10, within 30d, daily 2026-11-20, grid 1d:1h"
+            "keep: head, pinned, last 10, within 30d, daily 2026-11-20, grid 1d:1h, \
+             takes no space of its own, in use"
         );
         for (reason, text) in [
             (DropReason::Excluded("*.tmp".into()), "drop: excluded by `*.tmp`"),

@@ -270,23 +270,23 @@ impl Store {
         rustix::fs::openat(dir, &*name, READ, Mode::empty())
     }
 
-    /// The objects whose digests begin with this byte, in any order.
+    /// The digests and sizes in bytes of the objects whose digests begin with a byte.
     ///
     /// # Errors
     /// The filesystem's.
-    pub fn objects_of(&self, first: u8) -> Result<Vec<ContentHash>, Errno> {
-        let name = format!("{first:02x}");
-        let dir = match rustix::fs::openat(&self.objects, &*name, DIR, Mode::empty()) {
+    pub fn objects_beginning(&self, byte: u8) -> Result<Vec<(ContentHash, u64)>, Errno> {
+        let prefix = data_encoding::HEXLOWER.encode(&[byte]);
+        let dir = match rustix::fs::openat(&self.objects, &*prefix, DIR, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(Vec::new()),
-            dir => dir?,
+            result => result?,
         };
         let mut found = Vec::new();
         for entry in rustix::fs::Dir::read_from(&dir)? {
             let entry = entry?;
-            let rest = entry.file_name().to_str();
-            let hash =
-                rest.ok().and_then(|rest| format!("{name}{rest}").parse::<ContentHash>().ok());
-            found.extend(hash);
+            let name = entry.file_name();
+            let Ok(hash) = format!("{prefix}{}", name.to_string_lossy()).parse() else { continue };
+            let stat = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            found.push((hash, stat.st_size.cast_unsigned()));
         }
         Ok(found)
     }
@@ -452,6 +452,10 @@ mod tests {
         let ids = [0, 1].map(|_| store.copy_in(file.as_fd(), 100).unwrap());
         let taken = ids.map(|id| take_in(&store, id).unwrap().unwrap());
         assert_eq!(taken[0], taken[1]);
+        let (hash, size) = taken[0];
+        let beginning = |byte| store.objects_beginning(byte).unwrap();
+        assert_eq!(beginning(hash.as_bytes()[0]), [(hash, size)]);
+        assert_eq!(beginning(!hash.as_bytes()[0]), []);
         assert!(store.incoming().unwrap().is_empty());
         assert_eq!(bytes(store.open_object(taken[0].0).unwrap()), b"twice");
     }

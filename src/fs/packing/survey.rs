@@ -67,7 +67,7 @@ impl Fs {
             add(survey, store.open_incoming(id));
         }
         for first in 0..=u8::MAX {
-            for hash in store.objects_of(first).map_err(unreadable)? {
+            for (hash, _) in store.objects_beginning(first).map_err(unreadable)? {
                 add(survey, store.open_object(hash));
                 if !throttle.keep(1) {
                     return Err(PackError::Stopped);
