@@ -19,8 +19,10 @@ mod changes;
 mod diff;
 mod log;
 mod manifest;
+mod mark;
 mod mount;
 mod output;
+mod prune;
 mod reconcile;
 mod restore;
 mod rewind;
@@ -101,6 +103,10 @@ enum Command {
     Search(search::Search),
     Changes(changes::Changes),
     Blame(blame::Blame),
+    Pin(mark::Pin),
+    Unpin(mark::Unpin),
+    Note(mark::Note),
+    Prune(prune::Prune),
     Reconcile(reconcile::Reconcile),
     Verify(verify::Verify),
 }
@@ -184,6 +190,10 @@ fn run(args: Args) -> anyhow::Result<Outcome> {
         Command::Search(command) => command.run(&mut context),
         Command::Changes(command) => command.run(&mut context),
         Command::Blame(command) => command.run(&mut context),
+        Command::Pin(command) => command.run(&mut context),
+        Command::Unpin(command) => command.run(&mut context),
+        Command::Note(command) => command.run(&mut context),
+        Command::Prune(command) => command.run(&mut context),
         Command::Reconcile(command) => command.run(&mut context),
         Command::Verify(command) => command.run(&mut context),
     }?;
@@ -372,6 +382,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         match failure?.code {
             FailureCode::NotRunning => Some("start it with `horace mount BACKING MOUNTPOINT`".into()),
             FailureCode::WrongKind => Some("`horace changes DIR` tells what happened in a directory".into()),
+            FailureCode::Capped => Some(
+                "see what would go with `horace prune --dry-run`; `--no-cap` lets it go, or give \
+                 `[retention.cap]` other limits"
+                    .into(),
+            ),
             FailureCode::Busy => Some("try again when other queries are done".into()),
             _ => None,
         }

@@ -2,7 +2,7 @@
 //!
 //! Owns both its ends: the registry by which clients find daemons, the protocol, the queries behind
 //! it, and who may see what. Sits beside fuse under daemon: reads the catalog, and asks the mount
-//! only through [`Host`]. Never changes anything itself.
+//! only through [`Host`], who also does what a request wants changed. Never changes anything itself.
 //!
 //! The same queries answer from the catalog file where no daemon runs ([`client::ask_catalog`]); who
 //! can open that file sees everything in it.
@@ -20,5 +20,7 @@ pub mod verify;
 pub mod wire;
 
 pub use server::{Server, ServerConfig, ServerError};
-pub use status::{Host, MountStatus, Passthrough, ReconcileProgress, ReconcileState};
+pub use status::{
+    Host, MountStatus, Passthrough, PruneReport, PruneTotals, ReconcileProgress, ReconcileState,
+};
 pub use verify::{VerifyProgress, VerifyRecord, VerifyRequest};

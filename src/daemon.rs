@@ -8,6 +8,7 @@
 
 mod host;
 mod lock;
+mod pruner;
 mod reconciler;
 mod restorer;
 mod verify;
@@ -23,7 +24,7 @@ use rustix::fs::{Mode, OFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::catalog::{Catalog, ChunkDb, chunks};
-use crate::config::{Keep, MountConfig, OWN_DIR};
+use crate::config::{Keep, MountConfig, OWN_DIR, Prune};
 use crate::control::registry::{self, Registration};
 use crate::control::{Server, ServerConfig};
 use crate::fs::{Fs, Options, PackingOptions, Writes};
@@ -32,6 +33,7 @@ use crate::store::Store;
 use crate::sys;
 use host::MountHost;
 use lock::BackingLock;
+use pruner::Pruner;
 use reconciler::{Asker, Reconciler};
 use restorer::Restorer;
 
@@ -136,6 +138,10 @@ impl Daemon {
                 return Err(error);
             }
         };
+        let pruner = match (self.config.prune, &self.store) {
+            (Prune::Every(span), Some(_)) => Some(Pruner::start(&self.fs, &self.catalog, span)?),
+            (_, _) => None,
+        };
         ready();
         tracing::info!(
             backing = %self.config.backing.display(),
@@ -145,8 +151,13 @@ impl Daemon {
             "serving"
         );
         let result = self.wait(&events);
+        // A prune that somebody waits for would hold up the end.
+        self.fs.stop_prune();
         // Nobody may ask what is being taken down.
         front.stop();
+        if let Some(pruner) = pruner {
+            pruner.stop(&self.fs);
+        }
         reconciler.stop(&self.fs);
         handle.close();
         let _ = watcher.join();

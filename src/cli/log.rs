@@ -23,7 +23,16 @@ impl Log {
         let request = Request::Log { path: PathField(target.path().into()) };
         let now = now_ns();
         let mut rows = Vec::new();
+        let mut has_notes = false;
         context.ask(&target, &request, |_, version: VersionRecord| {
+            has_notes |= version.note.is_some();
+            let content = match (version.content, version.content_reason) {
+                (Content::Head, _) => "head".into(),
+                (Content::Object, _) => "kept".into(),
+                (Content::Prefix, _) => "kept in the next".into(),
+                (Content::None, Some(reason)) => format!("not kept: {reason}"),
+                (Content::None, None) => "not kept".into(),
+            };
             rows.push(vec![
                 version.number.to_string(),
                 ago(&version.time, now),
@@ -31,18 +40,13 @@ impl Log {
                 short(version.sha256),
                 who(version.writer.as_ref()),
                 version.origin.to_string(),
-                match (version.content, version.content_reason) {
-                    (Content::Head, _) => "head".into(),
-                    (Content::Object, _) => "kept".into(),
-                    (Content::Prefix, _) => "kept in the next".into(),
-                    (Content::None, Some(reason)) => format!("not kept: {reason}"),
-                    (Content::None, None) => "not kept".into(),
-                },
+                if version.pinned { content + ", pinned" } else { content },
+                version.note.unwrap_or_default(),
             ]);
             Ok(())
         })?;
         if context.out.format == Format::Human {
-            const COLUMNS: [Column; 7] = [
+            const COLUMNS: [Column; 8] = [
                 Column::Right("VERSION"),
                 Column::Left("TIME"),
                 Column::Right("SIZE"),
@@ -50,8 +54,11 @@ impl Log {
                 Column::Left("WRITER"),
                 Column::Left("ORIGIN"),
                 Column::Left("CONTENT"),
+                Column::Left("NOTE"),
             ];
-            context.out.table(&COLUMNS, &rows)?;
+            let shown = if has_notes { COLUMNS.len() } else { COLUMNS.len() - 1 };
+            rows.iter_mut().for_each(|row| row.truncate(shown));
+            context.out.table(&COLUMNS[..shown], &rows)?;
         }
         Ok(Outcome::Complete)
     }

@@ -108,6 +108,14 @@ fn facts(status: &StatusRecord) -> Vec<(&'static str, String)> {
         ),
     ));
     facts.extend(kept(status));
+    if let Some(last) = &status.last_prune {
+        let when = ago(&last.time, now_ns());
+        let what = match &last.error {
+            Some(error) => format!("{when}: not done, {error}"),
+            None => format!("{when}, {} versions, {}", last.dropped, size(last.freed_bytes)),
+        };
+        facts.push(("pruned", what));
+    }
     if let Some(progress) = &status.reconcile {
         facts.push(("reconcile", told(progress)));
     }

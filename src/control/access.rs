@@ -111,6 +111,11 @@ impl Guard {
         Self::User(Box::new(UserGuard { user, backing, way: Vec::new(), known: HashMap::new() }))
     }
 
+    /// Whether nothing is hidden from them.
+    pub(super) fn sees_everything(&self) -> bool {
+        matches!(self, Self::Everything)
+    }
+
     /// Whether the user could get to one of these directories at all.
     pub(super) fn reaches(&self, directories: &[&Path]) -> Result<bool, Errno> {
         let Self::User(guard) = self else {

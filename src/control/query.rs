@@ -8,6 +8,8 @@ mod changes;
 mod content;
 mod history;
 mod manifest;
+mod mark;
+mod prune;
 mod restore;
 mod search;
 
@@ -18,6 +20,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 pub(super) use changes::Position;
+pub(super) use prune::PruneRecords;
 
 use super::access::{Guard, Want};
 use super::records::Users;
@@ -103,6 +106,8 @@ pub(super) enum QueryError {
     Glob(#[from] GlobError),
     #[error("no daemon serves this mount")]
     NotRunning,
+    #[error("nothing was dropped: {reason}")]
+    Capped { reason: String },
     #[error("{0}")]
     Host(String),
     #[error(transparent)]
@@ -152,6 +157,7 @@ impl QueryError {
             Self::Denied { .. } => FailureCode::Denied,
             Self::Glob(_) => FailureCode::BadRequest,
             Self::NotRunning => FailureCode::NotRunning,
+            Self::Capped { .. } => FailureCode::Capped,
             Self::Host(_) | Self::Catalog(_) | Self::Sink(_) | Self::Content(_) | Self::Plan(_) => {
                 FailureCode::Internal
             }
@@ -301,12 +307,15 @@ pub(super) fn answer_from_catalog(
                 degraded: None,
                 reconcile: None,
                 verify: None,
+                last_prune: query.main.last_prune()?.map(Into::into),
             };
             Ok(query.answer.record(&status)?)
         }
         Request::Sync
         | Request::Reconcile { .. }
         | Request::BringBack { .. }
-        | Request::Verify(_) => Err(QueryError::NotRunning),
+        | Request::Verify(_)
+        | Request::Prune { .. }
+        | Request::Mark { .. } => Err(QueryError::NotRunning),
     }
 }

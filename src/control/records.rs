@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::status::PruneTotals;
 use super::wire::{FromPathField, PathField};
 use crate::catalog::{ChangeOp, Content, VersionInfo};
 use crate::restore::{Action, Step};
@@ -59,6 +60,55 @@ pub struct VersionRecord {
     /// Why it is nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_reason: Option<Loss>,
+    /// Whether somebody wants its content to stay.
+    #[serde(default)]
+    pub pinned: bool,
+    /// What somebody said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// What a prune decides about one version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneRecord {
+    /// Of what, as it is called now or was last.
+    #[serde(flatten)]
+    pub path: PathField,
+    /// Its position in the path's own history; null if the path does not show it.
+    pub number: Option<u64>,
+    /// Its number in its file.
+    pub file_number: u32,
+    /// Its file.
+    pub file_id: Uuid,
+    /// When it was made.
+    pub time: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Digest, if it is known.
+    pub sha256: Option<ContentHash>,
+    /// What becomes of its content.
+    pub decision: PruneDecision,
+    /// Why.
+    pub reason: String,
+    /// Bytes that are free once it has gone; what several versions share counts with one of them.
+    pub frees: u64,
+}
+
+/// What becomes of a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PruneDecision {
+    /// It stays.
+    Keep,
+    /// It goes.
+    Drop,
+}
+
+/// The last record of a prune.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneTotalRecord {
+    /// What it came to.
+    pub total: PruneTotals,
 }
 
 /// The content of a version, which comes with it as an open file.
@@ -280,6 +330,8 @@ impl VersionRecord {
             mtime: rfc3339(version.mtime_ns),
             content,
             content_reason,
+            pinned: version.pinned,
+            note: version.note.clone(),
         }
     }
 }

@@ -8,10 +8,16 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
-use crate::catalog::{CatalogError, Reader};
+use super::wire::{Mark, PruneCap, PruneMode};
+use crate::catalog::{CatalogError, FileHistory, LastPrune, Reader, VersionKey};
+use crate::pruning::{Scope, Verdict};
 use crate::restore::Tree;
 use crate::store::pack::PackTotals;
-use crate::types::Seq;
+use crate::timespec::rfc3339;
+use crate::types::{Seq, Writer};
+
+/// Gets the decisions about one file: its path, its history, and the decisions, newest first.
+pub type PruneReport<'r> = dyn FnMut(&[u8], &FileHistory, &[Verdict]) -> std::io::Result<()> + 'r;
 
 /// The mount, as far as the socket needs it.
 pub trait Host: Send + Sync {
@@ -54,6 +60,57 @@ pub trait Host: Send + Sync {
 
     /// How far the newest such run is, if there ever was one.
     fn verified(&self) -> Option<VerifyProgress>;
+
+    /// Prunes history, or only decides about it.
+    ///
+    /// # Errors
+    /// Why it could not, in words for the user.
+    fn prune(
+        &self,
+        scope: Scope,
+        mode: PruneMode,
+        cap: PruneCap,
+        report: &mut PruneReport<'_>,
+    ) -> Result<PruneTotals, String>;
+
+    /// Marks a version, for somebody who may.
+    ///
+    /// # Errors
+    /// Why it could not, in words for the user.
+    fn mark(&self, version: VersionKey, mark: &Mark, by: Writer) -> Result<(), String>;
+}
+
+/// What a prune has come to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PruneTotals {
+    /// Versions that are no heads.
+    pub versions: u64,
+    /// Those of them whose content went, or would.
+    pub dropped: u64,
+    /// Bytes that are free now, or would be: each content counts once.
+    pub freed_bytes: u64,
+    /// Why nothing went, or would.
+    pub refused: Option<String>,
+}
+
+/// What the last prune of everything came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastPruneRecord {
+    /// When.
+    pub time: String,
+    /// Versions whose content went.
+    pub dropped: u64,
+    /// Bytes that were freed.
+    pub freed_bytes: u64,
+    /// Why nothing went, or not all.
+    pub error: Option<String>,
+}
+
+impl From<LastPrune> for LastPruneRecord {
+    fn from(last: LastPrune) -> Self {
+        let LastPrune { time_ns, dropped, freed_bytes, error } = last;
+        Self { time: rfc3339(time_ns), dropped, freed_bytes, error }
+    }
 }
 
 /// Figures of a mount.
@@ -193,6 +250,9 @@ pub struct StatusRecord {
     pub degraded: Option<String>,
     /// The newest comparison with the backing directory.
     pub reconcile: Option<ReconcileProgress>,
+    /// The last prune of everything, if there was one.
+    #[serde(default)]
+    pub last_prune: Option<LastPruneRecord>,
     /// The newest reading of everything; null if there was none.
     #[serde(default)]
     pub verify: Option<VerifyProgress>,

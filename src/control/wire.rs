@@ -155,6 +155,27 @@ pub enum Request {
         /// Whether to do it.
         run: Run,
     },
+    /// To decide about history as the policy says, and drop what it does not keep.
+    Prune {
+        /// Of what is below this path, or has it; everything for the root.
+        #[serde(flatten)]
+        path: PathField,
+        /// Whether anything is to go.
+        mode: PruneMode,
+        /// Whether the policy's cap holds.
+        cap: PruneCap,
+    },
+    /// To mark a version.
+    Mark {
+        /// Of which path.
+        #[serde(flatten)]
+        path: PathField,
+        /// Which, as for [`Request::Cat`].
+        #[serde(default)]
+        version: Option<String>,
+        /// How.
+        mark: Mark,
+    },
     /// To compare the backing directory with the catalog.
     Reconcile {
         /// Whether to report until it is done.
@@ -162,6 +183,38 @@ pub enum Request {
     },
     /// To read everything again and compare it with its digests.
     Verify(VerifyRequest),
+}
+
+/// Whether a prune drops anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PruneMode {
+    /// It does.
+    Drop,
+    /// It only tells what it would do.
+    DryRun,
+}
+
+/// Whether the cap on what one prune may drop holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PruneCap {
+    /// It does.
+    Holds,
+    /// Somebody has seen what would go.
+    Lifted,
+}
+
+/// What somebody wants of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mark {
+    /// That its content stays.
+    Pin,
+    /// That it need not stay.
+    Unpin,
+    /// That this is said of it; nothing takes back what was said.
+    Note(String),
 }
 
 /// What happens at the end of the log.
@@ -278,6 +331,8 @@ pub enum FailureCode {
     NotKept,
     /// The caller may not.
     Denied,
+    /// Too much would go.
+    Capped,
     /// Too many clients at once.
     Busy,
     /// Nothing serves the mount.
@@ -450,6 +505,16 @@ mod tests {
             },
             Request::Blame { path },
             Request::Reconcile { wait: Wait::No },
+            Request::Prune {
+                path: PathField::default(),
+                mode: PruneMode::DryRun,
+                cap: PruneCap::Lifted,
+            },
+            Request::Mark {
+                path: PathField(b"f".to_vec()),
+                version: Some("3".into()),
+                mark: Mark::Note("text".into()),
+            },
         ];
         for request in requests {
             assert_eq!(round_trip(&request), request);

@@ -8,16 +8,18 @@ use std::sync::Arc;
 use super::reconciler::Asker;
 use super::restorer::Restorer;
 use super::verify;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, VersionKey};
 use crate::config::{Access, MountConfig};
+use crate::control::wire::{self, PruneCap, PruneMode};
 use crate::control::{
-    Host, MountStatus, Passthrough, ReconcileProgress, ReconcileState, VerifyProgress,
-    VerifyRecord, VerifyRequest,
+    Host, MountStatus, Passthrough, PruneReport, PruneTotals, ReconcileProgress, ReconcileState,
+    VerifyProgress, VerifyRecord, VerifyRequest,
 };
-use crate::fs::{Fs, Handles, PackingState, Progress, ProgressState};
+use crate::fs::{Aim, Cut, Fs, Handles, Mark, PackingState, Progress, ProgressState, PruneOrder};
 use crate::fuse::session::PassthroughStatus;
+use crate::pruning::Scope;
 use crate::restore::Tree;
-use crate::types::Seq;
+use crate::types::{Seq, Writer};
 
 /// The mount, for the socket.
 #[derive(Debug)]
@@ -106,6 +108,44 @@ impl Host for MountHost {
         let (verified, running) = self.fs.verified();
         verified.map(|verified| verify::progress(&verified, running))
     }
+
+    fn prune(
+        &self,
+        scope: Scope,
+        mode: PruneMode,
+        cap: PruneCap,
+        report: &mut PruneReport<'_>,
+    ) -> Result<PruneTotals, String> {
+        let aim = match mode {
+            PruneMode::Drop => Aim::Drop,
+            PruneMode::DryRun => Aim::Show,
+        };
+        let cut = match cap {
+            PruneCap::Holds => Cut::Capped,
+            PruneCap::Lifted => Cut::Any,
+        };
+        let outcome = self.fs.prune(&PruneOrder { scope, aim, cut }, report).map_err(told)?;
+        Ok(PruneTotals {
+            versions: outcome.plan.tally.items,
+            dropped: outcome.plan.tally.dropped,
+            freed_bytes: outcome.freed_bytes,
+            refused: outcome.refused.map(|cap| cap.to_string()),
+        })
+    }
+
+    fn mark(&self, version: VersionKey, mark: &wire::Mark, by: Writer) -> Result<(), String> {
+        let mark = match mark {
+            wire::Mark::Pin => Mark::Pin,
+            wire::Mark::Unpin => Mark::Unpin,
+            wire::Mark::Note(text) => Mark::Note(text.as_str().into()),
+        };
+        self.fs.mark(version, mark, by).map_err(told)
+    }
+}
+
+/// An error with its causes.
+fn told(error: impl std::error::Error + Send + Sync + 'static) -> String {
+    format!("{:#}", anyhow::Error::new(error))
 }
 
 /// Progress with the rates it has had so far.

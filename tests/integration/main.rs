@@ -27,6 +27,7 @@ mod mapping;
 mod names;
 mod packs;
 mod posix;
+mod prune;
 mod resources;
 mod restart;
 mod restore;

@@ -21,7 +21,7 @@ impl Query<'_, '_> {
     ) -> Result<(), QueryError> {
         let version = match at_ns {
             Some(at_ns) => self.version_at(path, at_ns)?,
-            None => self.version_named(path, version.unwrap_or("head"))?,
+            None => self.version_named(path, version.unwrap_or("head"))?.1,
         };
         let content = contents.open(self.side, (version.file, version.number))?;
         let last = Planner::new(self.side, contents).last_with(&version)?;
@@ -34,11 +34,12 @@ impl Query<'_, '_> {
         Ok(())
     }
 
+    /// The version of a path's history that is meant by a name, with its number there.
     pub(super) fn version_named(
         &mut self,
         path: &[u8],
         name: &str,
-    ) -> Result<VersionInfo, QueryError> {
+    ) -> Result<(u64, VersionInfo), QueryError> {
         let mut versions = self.lineage(path)?;
         let (name, back) = match name.strip_suffix('~') {
             Some(name) => (name, 1),
@@ -57,7 +58,7 @@ impl Query<'_, '_> {
         let index = index.and_then(|index| index.checked_sub(back));
         let index =
             index.ok_or_else(|| QueryError::NoVersion { path: path.into(), name: name.into() })?;
-        Ok(versions.swap_remove(index).1)
+        Ok(versions.swap_remove(index))
     }
 
     fn version_at(&mut self, path: &[u8], at_ns: i64) -> Result<VersionInfo, QueryError> {

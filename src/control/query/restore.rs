@@ -23,7 +23,7 @@ impl Query<'_, '_> {
         let steps = match what {
             BringBack::Restore { path, version, at_ns: None, to } => {
                 let name = version.as_deref().unwrap_or("head");
-                let version = self.version_named(&path.0, name)?;
+                let (_, version) = self.version_named(&path.0, name)?;
                 let to = to.as_ref().map_or(&path.0, |to| &to.0);
                 // That it may be read was looked at for the version.
                 let steps = Planner::new(self.main, contents).version(&version, to)?;

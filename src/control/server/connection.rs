@@ -12,21 +12,23 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Shared;
-use crate::catalog::CatalogError;
+use crate::catalog::{CatalogError, FileHistory};
 use crate::control::access::Guard;
 use crate::control::query::{
-    Answer, Position, Query, QueryError, SendError, Sink, answer_from_catalog,
+    Answer, Position, PruneRecords, Query, QueryError, SendError, Sink, answer_from_catalog,
 };
-use crate::control::records::{Outcome, RestoreRecord, SyncRecord};
+use crate::control::records::{Outcome, PruneTotalRecord, RestoreRecord, SyncRecord};
 use crate::control::status::{SpaceRecord, StatusRecord};
 use crate::control::verify::{VerifyRecord, VerifyRequest};
 use crate::control::wire::{
-    BringBack, Failure, FailureCode, Follow, Request, RequestError, Run, Wait, last_line,
-    read_request, send_with_file,
+    BringBack, Failure, FailureCode, Follow, Mark, PruneCap, PruneMode, Request, RequestError, Run,
+    Wait, last_line, read_request, send_with_file,
 };
+use crate::pruning::{Scope, Verdict};
 use crate::restore::{Action, Means, Step, carry_out};
 use crate::store::Packed;
 use crate::sys::creds::Actor;
+use crate::types::Writer;
 
 /// How long a request may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -117,6 +119,7 @@ impl Client<'_, '_> {
             }
             Request::Reconcile { wait } => return self.reconcile(*wait),
             Request::Verify(request) => return self.verify(request),
+            Request::Prune { path, mode, cap } => return self.prune(&path.0, *mode, *cap),
             _ => {}
         }
         self.check_reach()?;
@@ -129,6 +132,9 @@ impl Client<'_, '_> {
             | Request::Cat { .. }
             | Request::Manifest { .. }
             | Request::Blame { .. } => host.settle(),
+            Request::Mark { path, version, mark } => {
+                return self.mark(&path.0, version.as_deref(), mark);
+            }
             Request::Changes { path, since, follow: Follow::Yes, limit } => {
                 let catalog = &self.shared.catalog;
                 let position =
@@ -173,9 +179,10 @@ impl Client<'_, '_> {
         let shared = self.shared;
         let catalog = shared.catalog.status();
         let packs = shared.contents().pack_totals();
-        let (seq, totals, space) = shared.catalog.read_committed(|reader| {
+        let (seq, totals, space, last_prune) = shared.catalog.read_committed(|reader| {
             let space = SpaceRecord::new(reader, packs)?;
-            Ok::<_, CatalogError>((reader.seq()?, reader.totals()?, space))
+            let (seq, totals) = (reader.seq()?, reader.totals()?);
+            Ok::<_, CatalogError>((seq, totals, space, reader.last_prune()?))
         })?;
         let status = StatusRecord {
             running: true,
@@ -191,8 +198,44 @@ impl Client<'_, '_> {
             degraded: catalog.degraded,
             reconcile: Some(shared.host.reconcile_progress()),
             verify: shared.host.verified(),
+            last_prune: last_prune.map(Into::into),
         };
         Ok(self.answer.record(&status)?)
+    }
+
+    fn prune(&mut self, path: &[u8], mode: PruneMode, cap: PruneCap) -> Result<(), QueryError> {
+        if !self.peer.is_privileged() {
+            return Err(QueryError::Denied {
+                what: "only root and the user who mounted may prune".into(),
+            });
+        }
+        let scope = if path.is_empty() { Scope::Everything } else { Scope::Below(path.into()) };
+        let shared = self.shared;
+        let total = shared.catalog.read_committed(|side| {
+            let mut records = PruneRecords::new(side, self.answer)?;
+            let report = &mut |path: &[u8], history: &FileHistory, verdicts: &[Verdict]| {
+                records.write(path, history, verdicts)
+            };
+            shared.host.prune(scope, mode, cap, report).map_err(QueryError::Host)
+        })?;
+        let refused = total.refused.clone();
+        self.answer.record(&PruneTotalRecord { total })?;
+        match refused {
+            Some(reason) if mode == PruneMode::Drop => Err(QueryError::Capped { reason }),
+            _ => Ok(()),
+        }
+    }
+
+    fn mark(&mut self, path: &[u8], name: Option<&str>, mark: &Mark) -> Result<(), QueryError> {
+        let host = &self.shared.host;
+        host.settle();
+        self.shared.catalog.barrier();
+        let peer = self.peer.clone();
+        let version = self.query(|query| query.markable(path, name, &peer.identity))?;
+        let (uid, gid) = (peer.identity.uid, peer.identity.gid);
+        let by = Writer { uid, gid, pid: peer.pid, comm: Box::default() };
+        host.mark(version, mark, by).map_err(QueryError::Host)?;
+        self.query(|query| query.marked(path, version))
     }
 
     fn reconcile(&mut self, wait: Wait) -> Result<(), QueryError> {

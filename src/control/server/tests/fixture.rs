@@ -11,9 +11,11 @@ use serde::de::DeserializeOwned;
 use super::super::*;
 use crate::catalog::event::{Born, Event, Op, Openness, Place};
 use crate::control::client::{ClientError, Sink, ask_daemon};
-use crate::control::status::{MountStatus, Passthrough, ReconcileProgress, ReconcileState};
+use crate::control::status::{
+    MountStatus, Passthrough, PruneReport, PruneTotals, ReconcileProgress, ReconcileState,
+};
 use crate::control::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
-use crate::control::wire::{End, Request};
+use crate::control::wire::{End, Mark, PruneCap, PruneMode, Request};
 use crate::restore::Tree;
 use crate::sys::creds::AsUser;
 use crate::types::{ContentHash, Inode, InodeKey, Origin, Seq, SessionId, Writer};
@@ -81,6 +83,20 @@ impl Host for FakeHost {
 
     fn verified(&self) -> Option<VerifyProgress> {
         None
+    }
+
+    fn prune(
+        &self,
+        _scope: crate::pruning::Scope,
+        _mode: PruneMode,
+        _cap: PruneCap,
+        _report: &mut PruneReport<'_>,
+    ) -> Result<PruneTotals, String> {
+        Ok(PruneTotals::default())
+    }
+
+    fn mark(&self, _: crate::catalog::VersionKey, _: &Mark, _: Writer) -> Result<(), String> {
+        Ok(())
     }
 }
 

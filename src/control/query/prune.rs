@@ -1,0 +1,73 @@
+//! `prune`: the decisions as records.
+//!
+//! Owns the names under which versions are told: those that `log` and `cat` of their path have.
+
+use std::collections::HashMap;
+use std::io;
+
+use super::{Answer, Ids};
+use crate::catalog::{CatalogError, FileHistory, Reader};
+use crate::control::records::{PruneDecision, PruneRecord};
+use crate::control::wire::PathField;
+use crate::pruning::Verdict;
+use crate::retention::Decision;
+use crate::timespec::rfc3339;
+
+/// Writes decisions.
+pub(in crate::control) struct PruneRecords<'q, 'a> {
+    side: &'q mut Reader,
+    ids: Ids,
+    answer: &'q mut Answer<'a>,
+}
+
+impl<'q, 'a> PruneRecords<'q, 'a> {
+    pub(in crate::control) fn new(
+        side: &'q mut Reader,
+        answer: &'q mut Answer<'a>,
+    ) -> Result<Self, CatalogError> {
+        Ok(Self { ids: Ids(side.catalog_id()?), side, answer })
+    }
+
+    /// Writes the decisions about one file.
+    pub(in crate::control) fn write(
+        &mut self,
+        path: &[u8],
+        history: &FileHistory,
+        verdicts: &[Verdict],
+    ) -> io::Result<()> {
+        let numbers = self.numbers(path, history).map_err(io::Error::other)?;
+        for Verdict { index, decision, frees } in verdicts {
+            let version = &history.versions[*index];
+            let (word, reason) = match decision {
+                Decision::Keep(_) => (PruneDecision::Keep, decision.reasons()),
+                Decision::Drop(_) => (PruneDecision::Drop, decision.reasons()),
+            };
+            self.answer.record(&PruneRecord {
+                path: PathField(path.into()),
+                number: numbers.get(&version.number).copied(),
+                file_number: version.number,
+                file_id: self.ids.uuid(history.file),
+                time: rfc3339(version.time_ns),
+                size: version.size,
+                sha256: version.hash,
+                decision: word,
+                reason,
+                frees: *frees,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The numbers that a path gives to the versions of a file.
+    fn numbers(
+        &mut self,
+        path: &[u8],
+        history: &FileHistory,
+    ) -> Result<HashMap<u32, u64>, CatalogError> {
+        let Some(at) = self.side.locate(path)? else { return Ok(HashMap::new()) };
+        let lineage = self.side.lineage(at.parent, &at.name)?;
+        let numbered = (1..).zip(lineage);
+        let own = numbered.filter(|(_, version)| version.file == history.file);
+        Ok(own.map(|(number, version)| (version.number, number)).collect())
+    }
+}
