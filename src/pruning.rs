@@ -25,7 +25,7 @@ use std::collections::{HashMap, HashSet};
 
 use jiff::tz::TimeZone;
 
-use crate::catalog::{CatalogError, FileHistory, Reader, Source, StoredContent};
+use crate::catalog::{CatalogError, FileHistory, Reader, Retained, Source, StoredContent};
 use crate::retention::{
     Candidate, Decision, History, Item, KeepReason, Life, PressureQueue, Retention, Tally,
 };
@@ -172,8 +172,9 @@ impl<'r> Judge<'r> {
             let mut verdicts = Vec::new();
             for Decided { index, item, decision } in self.decide(&path, &history).into_iter().rev()
             {
-                let place = history.versions[index].place;
-                let decision = unless_free(decision, place, &needed);
+                let version = &history.versions[index];
+                let place = version.place;
+                let decision = unless_free(decision, version, &needed);
                 plan.tally.add(&item, &decision);
                 let mut frees = 0;
                 if let (Decision::Drop(_), Source::Object(hash)) = (&decision, place)
@@ -301,15 +302,20 @@ fn path_of(reader: &Reader, history: &FileHistory) -> Result<Vec<u8>, CatalogErr
 }
 
 /// What is not kept stays nevertheless where dropping it would free nothing.
-fn unless_free(decision: Decision, place: Source, needed: &Needed) -> Decision {
-    let Decision::Drop(reason) = decision else { return decision };
-    let keep = |reason| Decision::Keep(vec![reason]);
-    match place {
-        Source::Object(hash) if needed.has(&hash) => keep(KeepReason::Free),
-        Source::Object(_) => Decision::Drop(reason),
-        Source::Incoming(_) => keep(KeepReason::InUse),
-        Source::Head | Source::Empty | Source::Prefix | Source::Continued(..) | Source::Lost(_) => {
-            keep(KeepReason::Free)
+fn unless_free(decision: Decision, version: &Retained, needed: &Needed) -> Decision {
+    let stays = |place: Source| match place {
+        Source::Object(hash) => needed.has(&hash),
+        Source::Head | Source::Empty | Source::Incoming(_) => true,
+        // None of these is where something is in the end.
+        Source::Lost(_) | Source::Prefix | Source::Continued(..) => false,
+    };
+    match decision {
+        Decision::Drop(_) if matches!(version.place, Source::Incoming(_)) => {
+            Decision::Keep(vec![KeepReason::InUse])
         }
+        Decision::Drop(_) if stays(version.place) || version.elsewhere.is_some_and(stays) => {
+            Decision::Keep(vec![KeepReason::Free])
+        }
+        decision => decision,
     }
 }

@@ -69,19 +69,28 @@ impl Source {
         if let Some(id) = row.get::<_, Option<i64>>(first + 3)? {
             return Ok(Self::Incoming(IncomingId(id.cast_unsigned())));
         }
-        if let Some(file) = row.get::<_, Option<i64>>(first + 5)? {
-            return Ok(Self::Continued(FileId(file.cast_unsigned()), row.get(first + 6)?));
-        }
-        if row.get(first)? {
+        Ok(match (Self::elsewhere(row, first)?, kept) {
+            (Some(elsewhere), _) => elsewhere,
             // What was kept in case that it is replaced is given up, or gone: the file itself is left.
-            return Ok(Self::Head);
-        }
-        Ok(match kept {
-            Some(PREFIX) => Self::Prefix,
+            (None, _) if row.get(first)? => Self::Head,
             // It was an object once.
-            Some(OBJECT) => Self::Lost(Loss::Pruned),
-            kept => Self::Lost(kept.and_then(Loss::from_code).unwrap_or(Loss::Unseen)),
+            (None, Some(OBJECT)) => Self::Lost(Loss::Pruned),
+            (None, kept) => Self::Lost(kept.and_then(Loss::from_code).unwrap_or(Loss::Unseen)),
         })
+    }
+
+    /// Reads from [`SOURCE_COLUMNS`] that begin at `first` where the content is to be had beside the store,
+    /// with another version.
+    pub(super) fn elsewhere(
+        row: &rusqlite::Row<'_>,
+        first: usize,
+    ) -> rusqlite::Result<Option<Self>> {
+        if let Some(file) = row.get::<_, Option<i64>>(first + 5)? {
+            let number = row.get(first + 6)?;
+            return Ok(Some(Self::Continued(FileId(file.cast_unsigned()), number)));
+        }
+        let kept: Option<u8> = row.get(first + 4)?;
+        Ok((kept == Some(PREFIX)).then_some(Self::Prefix))
     }
 }
 
@@ -110,9 +119,14 @@ impl Apply<'_, '_> {
     ) -> rusqlite::Result<()> {
         let version = self.rows.take_incoming(id)?;
         let Some((hash, size)) = content else {
-            return version.map_or(Ok(()), |(file, number)| {
-                self.rows.set_kept(file, number, Loss::Gone.code())
-            });
+            let Some((file, number)) = version else { return Ok(()) };
+            // A crash may have come between the object and the word of it.
+            if let Some(hash) = self.rows.version_hash(file, number)?
+                && self.rows.has_object(hash)?
+            {
+                return Ok(());
+            }
+            return self.rows.set_kept(file, number, Loss::Gone.code());
         };
         self.rows.insert_object(hash, size, self.time_ns)?;
         let Some((file, number)) = version else { return Ok(()) };
@@ -212,6 +226,11 @@ impl Rows<'_> {
             .prepare_cached(sql)?
             .query_row([id.0.cast_signed()], |row| Ok((FileId(get_u64(row, 0)?), row.get(1)?)))
             .optional()
+    }
+
+    fn has_object(&self, hash: ContentHash) -> rusqlite::Result<bool> {
+        let sql = "SELECT 1 FROM object WHERE sha256 = ?1";
+        self.db.prepare_cached(sql)?.exists([hash.as_bytes()])
     }
 
     /// Notes an object. One that was there already has been lost again just now, so it is as young as

@@ -29,8 +29,10 @@ pub struct Retained {
     pub hash: Option<ContentHash>,
     /// Whether somebody wants it to stay.
     pub pinned: bool,
-    /// Where its bytes are in the end: neither of a source that only leads to another.
+    /// Where its bytes are in the end: no source that only leads to another.
     pub place: Source,
+    /// Where else they are, should that be the store: with another version.
+    pub elsewhere: Option<Source>,
 }
 
 /// The versions of one file, oldest first.
@@ -78,6 +80,7 @@ struct Loaded {
     ended: Option<(Seq, i64)>,
     is_newest: bool,
     source: Source,
+    elsewhere: Option<Source>,
     version: Retained,
 }
 
@@ -94,6 +97,7 @@ impl Loaded {
             ended,
             is_newest: row.get(6)?,
             source,
+            elsewhere: Source::elsewhere(row, 9)?,
             version: Retained {
                 number: row.get(1)?,
                 time_ns: row.get(2)?,
@@ -102,6 +106,7 @@ impl Loaded {
                 hash: get_hash(row, 4)?,
                 pinned: row.get(5)?,
                 place: source,
+                elsewhere: None,
             },
         })
     }
@@ -174,10 +179,16 @@ impl Reader {
                 None => Some(version.time_ns),
                 next_ns => next_ns,
             };
-            if row.source != Source::Prefix {
-                (_, next_place) = self.place((file, version.number), row.source)?;
+            let at = (file, version.number);
+            let place_of = |source| match source {
+                Source::Prefix => Ok(next_place),
+                source => self.place(at, source).map(|(_, place)| place),
+            };
+            version.place = place_of(row.source)?;
+            if let Source::Object(_) = row.source {
+                version.elsewhere = row.elsewhere.map(place_of).transpose()?;
             }
-            version.place = next_place;
+            next_place = version.place;
             next_ns = Some(version.time_ns);
             versions.push(version);
         }

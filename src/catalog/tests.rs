@@ -1,6 +1,7 @@
 //! The rules of the temporal tree, tried with events as the filesystem sends them.
 
 mod restored;
+mod retained;
 
 use std::sync::Arc;
 

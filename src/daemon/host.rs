@@ -124,6 +124,7 @@ impl Host for MountHost {
             PruneCap::Holds => Cut::Capped,
             PruneCap::Lifted => Cut::Any,
         };
+        self.fs.settle();
         let outcome = self.fs.prune(&PruneOrder { scope, aim, cut }, report).map_err(told)?;
         Ok(PruneTotals {
             versions: outcome.plan.tally.items,

@@ -220,6 +220,10 @@ impl Fs {
                 Err(Errno::NOSPC)
                     if self.keeper.gives.load(Ordering::Relaxed) && since.elapsed() < PATIENCE =>
                 {
+                    if !self.is_full() {
+                        // There is room by now, or it is something else that is used up.
+                        return work();
+                    }
                     self.keeper.is_urgent.store(true, Ordering::Relaxed);
                     self.keeper.signal.notify_one();
                     std::thread::sleep(PAUSE);
@@ -283,6 +287,8 @@ impl Fs {
         self.push(None, op);
         if let Some((hash, _)) = content {
             self.keeper.spare(hash);
+            // It is there again.
+            self.keeper.untold.lock().retain(|gone| *gone != hash);
         }
     }
 
@@ -307,13 +313,19 @@ impl Fs {
     fn adopt(&self, store: &Store, byte: u8) -> Result<(), String> {
         let _giving = self.keeper.giving.lock();
         let found = store.objects_beginning(byte).map_err(|error| error.to_string())?;
-        for (hash, size) in found {
-            let known = self.catalog.read(|reader: &mut Reader| reader.stored_size(hash));
-            if known.map_err(|error: CatalogError| error.to_string())?.is_none() {
-                tracing::info!(%hash, size, "an object that nobody had told of is kept");
-                self.push(None, Op::Adopted { hash, size });
-                self.keeper.spare(hash);
+        let untold = self.catalog.read(|reader: &mut Reader| {
+            let mut untold = Vec::new();
+            for (hash, size) in found {
+                if reader.stored_size(hash)?.is_none() {
+                    untold.push((hash, size));
+                }
             }
+            Ok(untold)
+        });
+        for (hash, size) in untold.map_err(|error: CatalogError| error.to_string())? {
+            tracing::info!(%hash, size, "an object that nobody had told of is kept");
+            self.push(None, Op::Adopted { hash, size });
+            self.keeper.spare(hash);
         }
         Ok(())
     }

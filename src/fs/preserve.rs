@@ -80,32 +80,30 @@ impl Fs {
 
     /// Whether there is so little space left that history must make room.
     pub(super) fn is_full(&self) -> bool {
-        self.missing_space() > 0
+        self.lacking().is_none_or(|bytes| bytes > 0)
     }
 
     /// Whether that is soon so.
     pub(super) fn is_nearly_full(&self) -> bool {
-        let (free, wanted) = self.space();
-        free < wanted + wanted / 4
+        self.space().is_none_or(|(free, wanted)| free < wanted + wanted / 4)
     }
 
-    /// How much less space is left than there should be, in bytes.
-    pub(super) fn missing_space(&self) -> u64 {
-        let (free, wanted) = self.space();
-        wanted.saturating_sub(free)
+    /// How many bytes more should be free; `None` if nobody knows.
+    pub(super) fn lacking(&self) -> Option<u64> {
+        self.space().map(|(free, wanted)| wanted.saturating_sub(free))
     }
 
-    /// How much space is left, in bytes.
+    /// How much space is left, in bytes, as far as it is known.
     pub(super) fn free_space(&self) -> u64 {
-        self.space().0
+        self.space().map_or(0, |(free, _)| free)
     }
 
     /// How much space is left, and how much should be, in bytes.
-    fn space(&self) -> (u64, u64) {
-        let Ok(figures) = self.statfs() else { return (0, LEAST_FREE) };
+    fn space(&self) -> Option<(u64, u64)> {
+        let figures = self.statfs().ok()?;
         let bytes = |blocks: u64| blocks.saturating_mul(figures.f_frsize);
         let wanted = (bytes(figures.f_blocks) / 10).clamp(LEAST_FREE, MOST_FREE);
-        (bytes(figures.f_bavail), wanted)
+        Some((bytes(figures.f_bavail), wanted))
     }
 
     /// Preserves the content of a node that is about to be cut off, and tells. The caller holds the tree

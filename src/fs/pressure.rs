@@ -54,7 +54,7 @@ impl Fs {
         self.tell_untold();
         let mut gone = 0;
         while !self.hashers.is_stopping() {
-            let lacking = self.missing_space();
+            let Some(lacking) = self.lacking() else { break };
             if lacking == 0 {
                 self.keeper.is_urgent.store(false, Ordering::Relaxed);
                 self.keeper.pressure.lock().begin(Pass::Unwanted);
@@ -135,7 +135,8 @@ impl Fs {
 
     /// Some filesystems free blocks only with their next commit.
     fn wait_for_blocks(&self, lacking: u64, given_up: u64) {
-        if given_up > 0 && self.missing_space() > lacking.saturating_sub(given_up / 2) {
+        let still = lacking.saturating_sub(given_up / 2);
+        if given_up > 0 && self.lacking().is_some_and(|lacking| lacking > still) {
             let _ = rustix::fs::syncfs(&*self.root);
         }
     }

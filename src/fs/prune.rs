@@ -1,7 +1,7 @@
 //! Pruning history as the policy says, and what people want of single versions.
 //!
-//! Owns the run: settle what is on its way, plan in one state of the catalog, check the cap, and then give
-//! contents up, a few at a time. A run that is broken off, by a crash or in order, has given up some
+//! Owns the run: plan in one state of the catalog, check the cap, and then give contents up, a few at a
+//! time. A run that is broken off, by a crash or in order, has given up some
 //! of what it was to give up; the next run goes on. The steps for each content are the keeper's.
 
 use std::io;
@@ -133,7 +133,6 @@ impl Fs {
         report: &mut Report<'_>,
     ) -> Result<PruneOutcome, PruneError> {
         let store = self.keeping().ok_or(PruneError::NothingKept)?;
-        self.settle();
         let _planning = self.keeper.plan();
         let now_ns = crate::clock::now_ns();
         let judge = Judge::new(&self.options.retention, now_ns, TimeZone::system());

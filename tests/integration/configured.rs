@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use horace::config::{ConfigFile, MountConfig};
+use horace::retention::Retention;
 use rstest::rstest;
 
 use crate::mounted::{Mounted, can_mount};
@@ -28,6 +29,21 @@ fn the_example_is_understood_and_shows_the_defaults() {
     assert_eq!(choice(b"home/u/.cache/x/y"), "excluded by `**/.cache/**`");
     assert_eq!(choice(b"a/b.log"), "rule `*.log`");
     assert_eq!(choice(b"archive/b"), "rule `/archive/**`");
+}
+
+#[test]
+fn the_default_policy_is_what_the_readme_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(path).unwrap();
+    let words: Vec<_> = readme.split_whitespace().collect();
+    let sentences = "everything that was current in the last 30 days, then the last version of every hour \
+                     for 90 days, of every day for a year, of every week for five years, and of a live \
+                     file always the last 10. A year after a file was deleted, all of it goes. Nothing \
+                     is excluded, and nothing is too large.";
+    assert!(words.join(" ").contains(sentences));
+    let policy = "[default]\nkeep = { last = 10, within = \"30d\", grid = \"90d:1h,1y:1d,5y:1w\" }\n\
+                  limit = { deleted = \"365d\" }\n[cap]\nshare = \"50%\"\nshare_from = 100\n";
+    assert_eq!(Retention::from_toml(policy), Ok(Retention::default()));
 }
 
 #[test]

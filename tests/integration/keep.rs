@@ -66,7 +66,7 @@ fn writable(f: &Path) -> File {
 impl Mounted {
     /// What `horace cat` prints, which must succeed.
     #[track_caller]
-    fn cat(&self, args: &[&str]) -> Vec<u8> {
+    pub(crate) fn cat(&self, args: &[&str]) -> Vec<u8> {
         let output = self.run(&[&["cat"], args].concat());
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {error}\n{}", self.log());

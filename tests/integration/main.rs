@@ -27,6 +27,7 @@ mod mapping;
 mod names;
 mod packs;
 mod posix;
+mod pressure;
 mod prune;
 mod resources;
 mod restart;

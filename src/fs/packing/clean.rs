@@ -57,7 +57,9 @@ impl Fs {
         }
         let all = (packed.bytes + dropped.bytes).max(1);
         let share = u128::from(packs.totals().bytes) * u128::from(dropped.bytes) / u128::from(all);
-        if share < u128::from(self.missing_space()) && packed.count + loose.count > 0 {
+        // Pinned contents stay, however many there are.
+        let more = packed.count + loose.count > 0 && self.keeper.gives.load(Ordering::Relaxed);
+        if more && share < u128::from(self.lacking().unwrap_or(0)) {
             return Ok(0);
         }
         self.packing.makes_way.store(true, Ordering::Relaxed);
