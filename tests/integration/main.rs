@@ -20,6 +20,7 @@ mod export;
 mod fstab;
 mod hashing;
 mod hidden;
+mod interleaved;
 mod keep;
 mod layers;
 mod mapped;
