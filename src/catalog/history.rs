@@ -101,7 +101,8 @@ pub struct ChangeInfo {
 
 impl Reader {
     /// Every version that a name in a directory has shown, oldest first: each occupant's versions
-    /// while it was there and the one it arrived with, and the first occupant's older history.
+    /// while it was there and the one it arrived with, and the first occupant's older history. With
+    /// each comes the number by which users know it: its position in this order, from 1.
     ///
     /// # Errors
     /// If the catalog cannot be read.
@@ -109,7 +110,7 @@ impl Reader {
         &mut self,
         parent: FileId,
         name: &[u8],
-    ) -> Result<Vec<VersionInfo>, CatalogError> {
+    ) -> Result<Vec<(u64, VersionInfo)>, CatalogError> {
         let sql = "SELECT child, from_seq, to_seq FROM entry_past WHERE parent = ?1 AND name = ?2
                    UNION ALL
                    SELECT child, from_seq, NULL FROM entry WHERE parent = ?1 AND name = ?2
@@ -137,7 +138,7 @@ impl Reader {
                 }
             }
         }
-        Ok(shown)
+        Ok((1..).zip(shown).collect())
     }
 
     pub(super) fn ended_seq(&self, file: FileId) -> Result<Option<u64>, CatalogError> {

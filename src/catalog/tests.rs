@@ -149,7 +149,8 @@ impl World {
             let located = reader.locate(path.as_bytes())?.expect("the path was there once");
             reader.lineage(located.parent, &located.name)
         });
-        versions.unwrap().iter().map(|v| v.hash.map_or(0, |hash| hash.as_bytes()[0])).collect()
+        let digest = |v: &VersionInfo| v.hash.map_or(0, |hash| hash.as_bytes()[0]);
+        versions.unwrap().iter().map(|(_, version)| digest(version)).collect()
     }
 
     fn id(&self, path: &str) -> Option<FileId> {

@@ -1,6 +1,6 @@
 //! `log` and `blame`: the versions of one path.
 //!
-//! Owns their numbering: a version's number is its position in the path's own history.
+//! Owns which of them the asker may see. Their numbers are those of the catalog's lineage, whoever asks.
 
 use crate::catalog::{CatalogError, VersionInfo, When};
 use crate::control::access::Want;
@@ -59,7 +59,7 @@ impl Query<'_, '_> {
             return Err(QueryError::NotAFile { path: path.into() });
         }
         let versions = self.main.lineage(located.parent, &located.name)?;
-        let visible = (1..).zip(versions).filter_map(|(number, version)| {
+        let visible = versions.into_iter().filter_map(|(number, version)| {
             // The path was checked; others had it before, or the same file in an earlier life.
             let seen: Result<bool, CatalogError> =
                 self.guard.node_at(self.side, version.file, Want::Read, version.seq);
