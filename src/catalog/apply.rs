@@ -106,8 +106,7 @@ impl Apply<'_, '_> {
         }
         let mut row = self.rows.file(FileId::ROOT)?;
         row.key = inode.key;
-        self.rows.put(row);
-        self.attr(inode, None)
+        self.take_attr(&mut row, inode)
     }
 
     fn create(&mut self, at: &Place, inode: &Inode, born: &Born) -> rusqlite::Result<()> {
@@ -136,7 +135,8 @@ impl Apply<'_, '_> {
         self.record_with(ChangeOp::Create, file.id, None, number)
     }
 
-    /// A file for an inode at a free name: the one whose life ended there, or a new one.
+    /// A file for an inode at a free name: the one whose life ended there, or a new one. A symlink has
+    /// one target, and so one life.
     pub(super) fn be_born(
         &mut self,
         parent: FileId,
@@ -144,8 +144,9 @@ impl Apply<'_, '_> {
         inode: &Inode,
     ) -> rusqlite::Result<FileRow> {
         // Another symlink is another file: of each there is only one target.
-        let continues = |f: &FileRow| f.kind == inode.attr.kind && f.kind != Kind::Symlink;
-        let ended = self.rows.ended_at(parent, name)?.filter(continues);
+        let may_continue = |f: &FileRow| f.kind == inode.attr.kind && f.kind != Kind::Symlink;
+        let ended = self.rows.ended_at(parent, name)?.filter(may_continue);
+        let continues = ended.is_some();
         let file = match ended {
             Some(mut file) => {
                 self.rows.insert_past_xattrs(file.id, &Xattrs::default())?;
@@ -159,7 +160,7 @@ impl Apply<'_, '_> {
             None => self.rows.insert_file(inode.key, &inode.attr)?,
         };
         self.rows.open_entry(parent, name, file.id)?;
-        if file.kind != Kind::File {
+        if file.kind != Kind::File || continues {
             self.rows.insert_attr(file.id, &inode.attr)?;
         }
         Ok(file)
@@ -491,12 +492,22 @@ impl Apply<'_, '_> {
             }
             return Ok(());
         };
-        let Some(before) = before else { return self.take_attr(&mut file, inode) };
         let seq = self.rows.seq();
-        self.rows.insert_past_xattrs(file.id, before)?;
+        if let Some(before) = before {
+            self.rows.insert_past_xattrs(file.id, before)?;
+        }
+        if file.kind == Kind::Dir && file.stamp.mtime_ns != inode.attr.mtime.as_ns() {
+            // What is made or removed in it moves its time, too, and is seen by itself; but this may
+            // have set it.
+            file.take_attr(&inode.attr);
+            self.rows.put(file);
+            self.rows.insert_attr(file.id, &inode.attr)?;
+            return self.record(ChangeOp::Attr, file.id);
+        }
         self.take_attr(&mut file, inode)?;
-        // They count as a change, so that what was before and after it can be told apart.
-        if self.rows.seq() == seq { self.record(ChangeOp::Attr, file.id) } else { Ok(()) }
+        // Extended ones count as a change, so that what was before and after it can be told apart.
+        let told = before.is_none() || self.rows.seq() != seq;
+        if told { Ok(()) } else { self.record(ChangeOp::Attr, file.id) }
     }
 
     /// Attributes without content: a settled file stays settled only if its size is the same.

@@ -355,12 +355,21 @@ impl Reader {
     /// # Errors
     /// If the catalog cannot be read.
     pub fn alive_since(&self, file: FileId) -> Result<Option<Seq>, CatalogError> {
-        let sql = "SELECT from_seq, to_seq FROM entry_past WHERE child = ?1
+        self.alive_since_before(file, Seq(i64::MAX.cast_unsigned()))
+    }
+
+    /// As [`Reader::alive_since`], of the life that it had after the change `at`.
+    pub(super) fn alive_since_before(
+        &self,
+        file: FileId,
+        at: Seq,
+    ) -> Result<Option<Seq>, CatalogError> {
+        let sql = "SELECT from_seq, to_seq FROM entry_past WHERE child = ?1 AND from_seq <= ?2
                    UNION ALL
-                   SELECT from_seq, NULL FROM entry WHERE child = ?1
+                   SELECT from_seq, NULL FROM entry WHERE child = ?1 AND from_seq <= ?2
                    ORDER BY from_seq";
         let mut query = self.db.prepare_cached(sql)?;
-        let mut stays = query.query([file.0.cast_signed()])?;
+        let mut stays = query.query(params![file.0.cast_signed(), at.0.cast_signed()])?;
         let (mut since, mut until) = (None, -1_i64);
         while let Some(row) = stays.next()? {
             let from: i64 = row.get(0)?;

@@ -214,7 +214,11 @@ impl Reader {
         Ok(Some(at))
     }
 
-    fn last_child(&self, dir: FileId, name: &[u8]) -> Result<Option<(FileId, bool)>, CatalogError> {
+    pub(super) fn last_child(
+        &self,
+        dir: FileId,
+        name: &[u8],
+    ) -> Result<Option<(FileId, bool)>, CatalogError> {
         if let Some(live) = self.child(dir, name, When::Now)? {
             return Ok(Some((live, true)));
         }
@@ -281,26 +285,45 @@ impl Reader {
     /// # Errors
     /// If the catalog cannot be read.
     pub fn node(&self, id: FileId, when: When) -> Result<Option<NodeInfo>, CatalogError> {
+        match when {
+            When::Now => self.newest_node(id),
+            When::At(seq) => self.node_since(id, Seq(0), seq),
+        }
+    }
+
+    /// A file as it was after `at`, under a name that it had had since the change `since`.
+    ///
+    /// What was created where a file had been deleted continues that file; but until it is closed, it
+    /// has no version of its own, and shows none of those before.
+    pub(super) fn node_since(
+        &self,
+        id: FileId,
+        since: Seq,
+        at: Seq,
+    ) -> Result<Option<NodeInfo>, CatalogError> {
+        let Some(mut node) = self.newest_node(id)? else { return Ok(None) };
+        let sealed = self.rewind_node(&mut node, at)?;
+        if let Some(sealed) = sealed.filter(|sealed| *sealed < since)
+            && node.kind == Kind::File
+            && self.alive_since_before(id, at)? > Some(sealed)
+        {
+            (node.size, node.hash, node.version) = (0, None, 0);
+        }
+        Ok(Some(node))
+    }
+
+    fn newest_node(&self, id: FileId) -> Result<Option<NodeInfo>, CatalogError> {
         let sql = "SELECT f.id, f.kind, f.mode, f.uid, f.gid, f.size, f.mtime_ns,
                           CASE WHEN f.ctime_ns <> 0 THEN v.sha256 END, f.head
                    FROM file f LEFT JOIN version v ON v.file = f.id AND v.number = f.head
                    WHERE f.id = ?1";
-        let node = self
-            .db
-            .prepare_cached(sql)?
-            .query_row([id.0.cast_signed()], node_from_row)
-            .optional()?;
-        match (node, when) {
-            (Some(mut node), When::At(seq)) => {
-                self.rewind_node(&mut node, seq)?;
-                Ok(Some(node))
-            }
-            (node, _) => Ok(node),
-        }
+        let mut query = self.db.prepare_cached(sql)?;
+        Ok(query.query_row([id.0.cast_signed()], node_from_row).optional()?)
     }
 
-    /// Replaces the attributes of a node by those it had after `seq`.
-    fn rewind_node(&self, node: &mut NodeInfo, seq: Seq) -> Result<(), CatalogError> {
+    /// Replaces the attributes of a node by those it had after `seq`; returns the change that made its
+    /// version of that time.
+    fn rewind_node(&self, node: &mut NodeInfo, seq: Seq) -> Result<Option<Seq>, CatalogError> {
         let key = params![node.id.0.cast_signed(), seq.0.cast_signed()];
         let sql = "SELECT seq, mode, uid, gid, mtime_ns, size, sha256, number FROM version
                    WHERE file = ?1 AND seq <= ?2 ORDER BY number DESC LIMIT 1";
@@ -332,7 +355,7 @@ impl Reader {
         if let Some((_, owner)) = from_version.into_iter().chain(attr).max_by_key(|(seq, _)| *seq) {
             (node.mode, node.uid, node.gid, node.mtime_ns) = owner;
         }
-        Ok(())
+        Ok(version.map(|(seq, ..)| Seq(seq)))
     }
 
     /// A path from the root by which a file could be reached after a change; `None` if there was none.

@@ -8,7 +8,7 @@ use rusqlite::params;
 
 use super::CatalogError;
 use super::history::join;
-use super::read::{NodeInfo, Reader, When};
+use super::read::{NodeInfo, Reader};
 use super::rows::get_u64;
 use crate::types::{FileId, Name, Seq};
 
@@ -125,11 +125,16 @@ impl Reader {
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn children_at(&self, dir: FileId, at: Seq) -> Result<Vec<(Name, NodeInfo)>, CatalogError> {
+    pub fn all_children_at(
+        &self,
+        dir: FileId,
+        at: Seq,
+    ) -> Result<Vec<(Name, NodeInfo)>, CatalogError> {
+        const PAGE: usize = 1024;
         let mut all = Vec::new();
         loop {
-            let after = all.last().map(|(name, _): &(Name, NodeInfo)| &**name);
-            let page = self.page(dir, When::At(at), after)?;
+            let after = all.last().map_or(&b""[..], |(name, _): &(Name, NodeInfo)| name);
+            let page = self.children_at(dir, at, after, PAGE)?;
             if page.is_empty() {
                 return Ok(all);
             }

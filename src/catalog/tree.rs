@@ -7,7 +7,7 @@ use rusqlite::params;
 use super::CatalogError;
 use super::read::{NodeInfo, Reader, When, node_from_row};
 use super::rows::get_u64;
-use crate::types::{FileId, Kind, Name};
+use crate::types::{FileId, Kind, Name, Seq};
 
 /// Entries read at a time.
 const PAGE: usize = 1024;
@@ -22,16 +22,14 @@ pub enum Descend {
 }
 
 impl Reader {
-    /// One page of a directory in the order of names, after the name `after`.
-    pub(super) fn page(
+    /// One page of a directory in the order of names, after the name `after`: no name is empty, so the
+    /// empty one stands for the beginning.
+    fn page(
         &self,
         dir: FileId,
         when: When,
-        after: Option<&[u8]>,
+        after: &[u8],
     ) -> Result<Vec<(Name, NodeInfo)>, CatalogError> {
-        let dir = dir.0.cast_signed();
-        // No name is empty, so the empty one stands for the beginning.
-        let after = after.unwrap_or_default();
         match when {
             When::Now => {
                 let sql = "SELECT f.id, f.kind, f.mode, f.uid, f.gid, f.size, f.mtime_ns,
@@ -42,35 +40,49 @@ impl Reader {
                 let rows = self
                     .db
                     .prepare_cached(sql)?
-                    .query_map(params![dir, after, PAGE], |row| {
+                    .query_map(params![dir.0.cast_signed(), after, PAGE], |row| {
                         Ok((row.get::<_, Vec<u8>>(9)?.into(), node_from_row(row)?))
                     })?
                     .collect::<Result<_, _>>()?;
                 Ok(rows)
             }
-            When::At(seq) => {
-                let sql = "SELECT name, child FROM entry
-                           WHERE parent = ?1 AND name > ?2 AND from_seq <= ?3
-                           UNION ALL
-                           SELECT name, child FROM entry_past
-                           WHERE parent = ?1 AND name > ?2 AND from_seq <= ?3 AND to_seq > ?3
-                           ORDER BY name LIMIT ?4";
-                let names: Vec<(Name, FileId)> = self
-                    .db
-                    .prepare_cached(sql)?
-                    .query_map(params![dir, after, seq.0.cast_signed(), PAGE], |row| {
-                        Ok((row.get::<_, Vec<u8>>(0)?.into(), FileId(get_u64(row, 1)?)))
-                    })?
-                    .collect::<Result<_, _>>()?;
-                let mut page = Vec::with_capacity(names.len());
-                for (name, id) in names {
-                    if let Some(node) = self.node(id, when)? {
-                        page.push((name, node));
-                    }
-                }
-                Ok(page)
+            When::At(seq) => self.children_at(dir, seq, after, PAGE),
+        }
+    }
+
+    /// Up to `limit` names of a directory as it was after a change, in byte order, after the name
+    /// `after`, which is empty for the beginning.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn children_at(
+        &self,
+        dir: FileId,
+        at: Seq,
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Name, NodeInfo)>, CatalogError> {
+        let sql = "SELECT name, child, from_seq FROM entry
+                   WHERE parent = ?1 AND name > ?2 AND from_seq <= ?3
+                   UNION ALL
+                   SELECT name, child, from_seq FROM entry_past
+                   WHERE parent = ?1 AND name > ?2 AND from_seq <= ?3 AND to_seq > ?3
+                   ORDER BY name LIMIT ?4";
+        let names: Vec<(Name, FileId, Seq)> = self
+            .db
+            .prepare_cached(sql)?
+            .query_map(params![dir.0.cast_signed(), after, at.0.cast_signed(), limit], |row| {
+                let name: Name = row.get::<_, Vec<u8>>(0)?.into();
+                Ok((name, FileId(get_u64(row, 1)?), Seq(get_u64(row, 2)?)))
+            })?
+            .collect::<Result<_, _>>()?;
+        let mut page = Vec::with_capacity(names.len());
+        for (name, id, since) in names {
+            if let Some(node) = self.node_since(id, since, at)? {
+                page.push((name, node));
             }
         }
+        Ok(page)
     }
 
     /// Calls `visit` with the path (relative to `top`) and the state of everything below `top`, each
@@ -118,7 +130,7 @@ impl Reader {
                     stack.pop();
                     continue;
                 };
-                let page = self.page(here.dir, when, Some(&last))?;
+                let page = self.page(here.dir, when, &last)?;
                 if page.len() == PAGE {
                     here.last = page.last().map(|(name, _)| name.clone());
                 }

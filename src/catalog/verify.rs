@@ -191,9 +191,9 @@ impl Reader {
             let Some(path) = self.path_of(file, Seq(seq))? else { continue };
             let Some(located) = self.locate(&path)? else { continue };
             let shown = self.lineage(located.parent, &located.name)?;
-            let is_it = |v: &super::VersionInfo| (v.file, v.number) == (file, number);
-            if let Some(index) = shown.iter().position(is_it) {
-                return Ok(Some((path, index as u64 + 1)));
+            let found = shown.iter().find(|(_, v)| (v.file, v.number) == (file, number));
+            if let Some((number, _)) = found {
+                return Ok(Some((path, *number)));
             }
         }
         Ok(None)

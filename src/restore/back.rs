@@ -153,7 +153,7 @@ impl Planner<'_> {
         }
         if is_dir {
             // What came along with it has no change of its own.
-            for (_, child) in self.reader.children_at(item.file, back.now)? {
+            for (_, child) in self.reader.all_children_at(item.file, back.now)? {
                 back.list_also(child.id, item);
             }
         }
@@ -173,7 +173,7 @@ impl Planner<'_> {
         if then.kind == Kind::Dir {
             back.phases.dirs.push(step);
             // What went along with it has no change of its own.
-            for (_, child) in self.reader.children_at(item.file, item.then)? {
+            for (_, child) in self.reader.all_children_at(item.file, item.then)? {
                 back.list_also(child.id, item);
             }
             return Ok(());

@@ -72,7 +72,7 @@ impl Planner<'_> {
             linked.insert(node.id, path.into());
         }
         if node.kind == Kind::Dir {
-            for (name, child) in self.reader.children_at(node.id, at)? {
+            for (name, child) in self.reader.all_children_at(node.id, at)? {
                 let below = [path, b"/", &name].concat();
                 let below = below.strip_prefix(b"/").unwrap_or(&below);
                 self.copy_below(&child, at, below, steps, linked)?;

@@ -66,8 +66,7 @@ impl<'q, 'a> PruneRecords<'q, 'a> {
     ) -> Result<HashMap<u32, u64>, CatalogError> {
         let Some(at) = self.side.locate(path)? else { return Ok(HashMap::new()) };
         let lineage = self.side.lineage(at.parent, &at.name)?;
-        let numbered = (1..).zip(lineage);
-        let own = numbered.filter(|(_, version)| version.file == history.file);
+        let own = lineage.into_iter().filter(|(_, version)| version.file == history.file);
         Ok(own.map(|(number, version)| (version.number, number)).collect())
     }
 }
