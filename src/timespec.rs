@@ -35,6 +35,27 @@ pub fn parse_time(text: &str, now_ns: i64, zone: &TimeZone) -> Result<i64, TimeE
         .ok_or_else(|| TimeError { text: text.into() })
 }
 
+/// The time that `text` names whenever it is read, in nanoseconds since 1970: RFC 3339, or a date with or
+/// without a time in `zone`; `None` for everything else.
+pub fn parse_absolute(text: &str, zone: &TimeZone) -> Option<i64> {
+    absolute(text, zone)
+}
+
+/// How Windows clients write the time of a previous version, in UTC.
+const GMT: &str = "@GMT-%Y.%m.%d-%H.%M.%S";
+
+/// The name of a second by which Samba and its clients ask for a previous version.
+pub fn gmt_token(ns: i64) -> String {
+    from_ns(ns).strftime(GMT).to_string()
+}
+
+/// The inverse of [`gmt_token`]: the beginning of the second in nanoseconds since 1970.
+pub fn parse_gmt_token(text: &str) -> Option<i64> {
+    let time = in_zone(DateTime::strptime(GMT, text).ok()?, &TimeZone::UTC)?;
+    // One name for each second.
+    (gmt_token(time) == text).then_some(time)
+}
+
 fn absolute(text: &str, zone: &TimeZone) -> Option<i64> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return nanoseconds(time);
@@ -222,6 +243,33 @@ mod tests {
         assert_eq!(parse(text).unwrap_or_default(), expected);
     }
 
+    #[rstest]
+    #[case("2026-07-01T08:30:15Z", true)]
+    #[case("2026-07-01T08:30:15.5-02:00", true)]
+    #[case("2026-07-01 08:30", true)]
+    #[case("2026-07-01", true)]
+    #[case("now", false)]
+    #[case("10m", false)]
+    #[case("yesterday 14:00", false)]
+    #[case("20260701", false)]
+    fn what_is_absolute_needs_no_clock(#[case] text: &str, #[case] expected: bool) {
+        assert_eq!(parse_absolute(text, &TimeZone::UTC).is_some(), expected);
+    }
+
+    #[rstest]
+    #[case("@GMT-2026.07.01-08.30.15", "2026-07-01T08:30:15+00:00")]
+    #[case("@GMT-1999.12.31-23.59.59", "1999-12-31T23:59:59+00:00")]
+    #[case("@GMT-2026.7.1-8.30.15", "")]
+    #[case("@GMT-2026.07.01-08.30.15 ", "")]
+    #[case("@GMT-2026.02.30-08.30.15", "")]
+    #[case("@GMT-9999.07.01-08.30.15", "")]
+    #[case("GMT-2026.07.01-08.30.15", "")]
+    fn seconds_have_one_name_each(#[case] token: &str, #[case] expected: &str) {
+        let time = parse_gmt_token(token);
+        assert_eq!(time.map(rfc3339).unwrap_or_default(), expected);
+        assert!(time.is_none_or(|time| gmt_token(time + 999_999_999) == token));
+    }
+
     #[test]
     fn the_error_shows_what_can_be_typed() {
         let message = parse("soon").unwrap_err().to_string();
@@ -276,6 +324,11 @@ mod tests {
             now in any::<i64>(),
         ) {
             let _ = parse_time(&text, now, &TimeZone::UTC);
+        }
+
+        #[test]
+        fn no_token_panics(text in "(@GMT-)?[0-9.@-]{0,25}") {
+            let _ = parse_gmt_token(&text);
         }
 
         #[test]
