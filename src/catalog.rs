@@ -32,6 +32,7 @@ mod tests;
 mod touched;
 mod tree;
 mod verify;
+mod views;
 mod writer;
 mod xattrs;
 
@@ -52,6 +53,7 @@ pub use rows::ChangeOp;
 pub use touched::{ByWhom, Named, Touched};
 pub use tree::Descend;
 pub use verify::Head;
+pub use views::{Glimpse, LiveHead, Rights, VersionFacts};
 pub use xattrs::XattrsAt;
 
 use crate::types::Seq;

@@ -2,6 +2,7 @@
 
 mod restored;
 mod retained;
+mod views;
 
 use std::sync::Arc;
 
