@@ -35,6 +35,7 @@ mod remove;
 mod restore;
 mod seal;
 pub mod verify;
+mod views;
 mod walk;
 mod xattr;
 
@@ -48,6 +49,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::catalog::Catalog;
 use crate::catalog::event::{Event, Found as FoundContent, Op, Place};
 use crate::config::{IoMode, OWN_DIR};
+use crate::content::Contents;
 use crate::retention::Retention;
 use crate::store::Store;
 use crate::sys::handle::{self as file_handle, HandleUse};
@@ -91,6 +93,19 @@ pub struct Entry {
     pub generation: u64,
     /// Its attributes.
     pub attr: Attr,
+    /// How long this is true.
+    pub lasts: Lasts,
+}
+
+/// How long the kernel may believe what it was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasts {
+    /// Not at all.
+    Moment,
+    /// As long as the mount was asked to let it.
+    AsSet,
+    /// Long: it is over, and does not change.
+    Long,
 }
 
 /// What the filesystem asks of the transport by itself.
@@ -204,6 +219,7 @@ pub struct Fs {
     verify: verify::State,
     mapped: mapped::Watch,
     transport: OnceLock<Box<dyn Transport>>,
+    views: views::Views,
     started_ns: i64,
     weak: std::sync::Weak<Self>,
 }
@@ -225,9 +241,12 @@ impl Fs {
         let (key, handle) = identify(root.as_fd(), &stat, handles, stat.fs.dev)?;
         let found = node::Found { key, dev: stat.fs.dev, kind: stat.attr.kind, handle };
         let readers = options.readers;
+        let root = Arc::new(root);
+        let contents = Contents::new(Arc::clone(&root), store.clone());
+        let started_ns = crate::clock::now_ns();
         let thread_error = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN);
         let fs = Arc::new_cyclic(|weak| Self {
-            root: Arc::new(root),
+            root,
             root_fs: stat.fs,
             handles,
             fds: FdCache::new(options.descriptors),
@@ -252,7 +271,8 @@ impl Fs {
             verify: verify::State::default(),
             mapped: mapped::Watch::default(),
             transport: OnceLock::new(),
-            started_ns: crate::clock::now_ns(),
+            views: views::Views::new(contents, started_ns),
+            started_ns,
             weak: weak.clone(),
             options,
         });
@@ -304,7 +324,8 @@ impl Fs {
 
     /// Nodes that the kernel knows of, and open files and directories.
     pub fn usage(&self) -> (usize, usize) {
-        (self.nodes.len(), self.files.len() + self.dirs.len())
+        let (nodes, open) = self.views.usage();
+        (self.nodes.len() + nodes, self.files.len() + self.dirs.len() + open)
     }
 
     /// Digests that are on their way.
@@ -333,6 +354,7 @@ impl Fs {
         self.keeper.stop();
     }
 
+    /// The node of the backing directory that the kernel means.
     fn node(&self, id: NodeId) -> Result<Arc<Node>, Errno> {
         self.nodes.get(id).ok_or(Errno::STALE)
     }
@@ -340,7 +362,7 @@ impl Fs {
     /// Refuses to open more than there are descriptors for: the daemon needs some for itself, or what
     /// is open already could not be closed in order.
     fn admit(&self) -> Result<(), Errno> {
-        let open = self.files.len() + self.dirs.len();
+        let (_, open) = self.usage();
         if open < self.options.open_files { Ok(()) } else { Err(Errno::NFILE) }
     }
 
@@ -444,7 +466,7 @@ impl Fs {
         Some(names.join(&b'/'))
     }
 
-    /// Whether a name is the one that does not exist for users of the mount.
+    /// Whether a name is the one that leads to views, and not to what the backing directory has there.
     fn is_hidden(parent: NodeId, name: &[u8]) -> bool {
         parent == NodeId::ROOT && name == OWN_DIR.as_bytes()
     }

@@ -25,8 +25,8 @@ use fuser::{
 };
 
 use crate::fs::{
-    Backing, Fh, Flush, Fs, MAX_TRANSFER, NodeId, OpenMode, Opened, Purpose, Registrar, Room,
-    SetAttr, Sync, WriteBy,
+    Backing, Fh, Flush, Fs, Lasts, MAX_TRANSFER, NodeId, OpenMode, Opened, Purpose, Registrar,
+    Room, SetAttr, Sync, WriteBy,
 };
 use crate::sys::Errno;
 use crate::types::{Caller, Kind};
@@ -81,6 +81,7 @@ fn open_flags(opened: &Opened) -> (FopenFlags, Option<&BackingId>) {
     let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
     let mut flags = match opened.mode {
         OpenMode::Passthrough | OpenMode::Cached => FopenFlags::empty(),
+        OpenMode::Immutable => FopenFlags::FOPEN_KEEP_CACHE,
         OpenMode::Stream | OpenMode::Direct => direct,
     };
     if opened.flush == Flush::Needless {
@@ -90,10 +91,19 @@ fn open_flags(opened: &Opened) -> (FopenFlags, Option<&BackingId>) {
 }
 
 impl Adapter {
+    /// How long the kernel may believe what it is told.
+    fn timeout(&self, lasts: Lasts) -> Duration {
+        match lasts {
+            Lasts::Moment => Duration::ZERO,
+            Lasts::AsSet => self.timeout,
+            Lasts::Long => LONG,
+        }
+    }
+
     fn reply_entry(&self, result: Result<crate::fs::Entry, Errno>, reply: ReplyEntry) {
         match result {
             Ok(entry) => reply.entry(
-                &self.timeout,
+                &self.timeout(entry.lasts),
                 &convert::entry_attr(&entry),
                 Generation(entry.generation),
             ),
@@ -189,7 +199,10 @@ impl fuser::Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
         match self.fs.getattr(node(ino), handle.map(fh)) {
-            Ok(attr) => reply.attr(&self.timeout, &convert::attr(node(ino), &attr)),
+            Ok(attr) => {
+                let timeout = self.timeout(self.fs.lasts(node(ino)));
+                reply.attr(&timeout, &convert::attr(node(ino), &attr));
+            }
             Err(error) => reply.error(errno::reply(error)),
         }
     }
@@ -310,6 +323,11 @@ impl fuser::Filesystem for Adapter {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let caller = caller(req);
+        if node(ino).is_view() {
+            let fs = Arc::clone(&self.fs);
+            // What was kept may have to be looked for.
+            return self.offload.run(move || Self::open_now(&fs, caller, ino, flags, reply));
+        }
         if flags.0 & (libc::O_ACCMODE | libc::O_TRUNC) == libc::O_RDONLY {
             return Self::open_now(&self.fs, caller, ino, flags, reply);
         }
@@ -334,11 +352,15 @@ impl fuser::Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let mut buffer = vec![0; size as usize];
-        match self.fs.read(fh(handle), flags.0, offset, &mut buffer) {
-            Ok(count) => reply.data(&buffer[..count]),
-            Err(error) => reply.error(errno::reply(error)),
-        }
+        let fs = Arc::clone(&self.fs);
+        let read = move || {
+            let mut buffer = vec![0; size as usize];
+            match fs.read(fh(handle), flags.0, offset, &mut buffer) {
+                Ok(count) => reply.data(&buffer[..count]),
+                Err(error) => reply.error(errno::reply(error)),
+            }
+        };
+        if fh(handle).is_view() { self.offload.run(read) } else { read() }
     }
 
     fn write(
@@ -448,9 +470,10 @@ impl fuser::Filesystem for Adapter {
                 Some(entry) => (convert::entry_attr(entry), entry.generation),
                 None => (convert::nothing(name), 0),
             };
+            let timeout = self.timeout(entry.map_or(Lasts::AsSet, |entry| entry.lasts));
             let (ino, bytes) = (INodeNo(name.ino), OsStr::from_bytes(name.name));
             let generation = Generation(generation);
-            if reply.add(ino, name.offset, bytes, &self.timeout, &attr, generation) {
+            if reply.add(ino, name.offset, bytes, &timeout, &attr, generation) {
                 Room::None
             } else {
                 Room::Left
@@ -524,13 +547,14 @@ impl fuser::Filesystem for Adapter {
             // Who asks for the digest waits for it.
             let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
             let ask = move || reply_xattr(fs.getxattr(node(ino), name.as_bytes()), size, reply);
-            if !self.fs.may_be_mapped(node(ino)) {
-                return self.fs.when_digested(node(ino), Purpose::Know, Box::new(ask));
+            let awaited = self.fs.digested_as(node(ino));
+            if !self.fs.may_be_mapped(awaited) {
+                return self.fs.when_digested(awaited, Purpose::Know, Box::new(ask));
             }
             let fs = Arc::clone(&self.fs);
             return self.offload.run(move || {
                 fs.settle_mapped();
-                fs.when_digested(node(ino), Purpose::Know, Box::new(ask));
+                fs.when_digested(awaited, Purpose::Know, Box::new(ask));
             });
         }
         reply_xattr(self.fs.getxattr(node(ino), name.as_bytes()), size, reply);
@@ -697,6 +721,10 @@ impl fuser::Filesystem for Adapter {
         });
     }
 }
+
+/// How long the kernel may believe what is over. Not for ever: that a clock was set back, or that
+/// history was pruned, it is to hear of some day.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// Bytes of directory entries to read for one reply, whose size fuser does not tell.
 const LISTING: usize = 8 * 1024;

@@ -57,6 +57,7 @@ impl Fs {
         fh: Option<Fh>,
         set: &SetAttr,
     ) -> Result<Attr, Errno> {
+        Self::may_change(node)?;
         let node = self.node(node)?;
         let open = fh.and_then(|fh| self.files.get(fh).ok());
         let open = open.filter(|file| Arc::ptr_eq(&file.node, &node) && file.session.is_some());

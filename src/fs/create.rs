@@ -41,7 +41,7 @@ impl Fs {
     /// `mode` has the permission bits before the umask; `flags` are those of `open(2)`.
     ///
     /// # Errors
-    /// `EPERM` for the name that is Horace's own; the backing filesystem's.
+    /// `EPERM` for the name that is Horace's own, `EROFS` in a view; the backing filesystem's.
     #[expect(
         clippy::too_many_arguments,
         reason = "these are the arguments of open(2) and umask(2)"
@@ -196,6 +196,7 @@ impl Fs {
         new_parent: NodeId,
         new_name: &[u8],
     ) -> Result<Entry, Errno> {
+        Self::may_move(node, new_parent)?;
         let dir_node = self.parent_of_new(new_parent, new_name)?;
         let source = self.node(node)?;
         let writer = Self::writer(caller);
@@ -227,7 +228,19 @@ impl Fs {
         if Self::is_hidden(parent, name) {
             return Err(Errno::PERM);
         }
+        Self::may_change(parent)?;
         self.node(parent)
+    }
+
+    /// Refuses to change what is in a view.
+    pub(super) fn may_change(node: NodeId) -> Result<(), Errno> {
+        if node.is_view() { Err(Errno::ROFS) } else { Ok(()) }
+    }
+
+    /// Refuses names that would lead from a view out of it or into it: to programs it is another
+    /// filesystem.
+    pub(super) fn may_move(from: NodeId, to: NodeId) -> Result<(), Errno> {
+        if from.is_view() == to.is_view() { Ok(()) } else { Err(Errno::XDEV) }
     }
 
     /// The node of a name that was just made; the caller holds the tree lock.

@@ -44,6 +44,9 @@ impl Fs {
     /// `ENFILE` where too much is open; the backing filesystem's.
     pub fn opendir(&self, node: NodeId) -> Result<Fh, Errno> {
         self.admit()?;
+        if node.is_view() {
+            return self.opendir_in_view(node);
+        }
         let node = self.node(node)?;
         let path = self.path_fd(&node)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -63,6 +66,9 @@ impl Fs {
         size: usize,
         mut add: impl FnMut(&DirEntry<'_>) -> Room,
     ) -> Result<(), Errno> {
+        if fh.is_view() {
+            return self.readdir_in_view(fh, offset, add);
+        }
         let dir = self.dirs.get(fh)?;
         let mut position = dir.position.lock();
         if *position != offset {
@@ -108,6 +114,9 @@ impl Fs {
         size: usize,
         mut add: impl FnMut(&DirEntry<'_>, Option<&Entry>) -> Room,
     ) -> Result<(), Errno> {
+        if fh.is_view() {
+            return self.readdirplus_in_view(fh, offset, add);
+        }
         let dir = self.dirs.get(fh)?;
         self.readdir(fh, offset, size, |name| {
             if name.name == b"." || name.name == b".." {
@@ -132,6 +141,9 @@ impl Fs {
 
     /// Closes a directory.
     pub fn releasedir(&self, fh: Fh) {
+        if fh.is_view() {
+            return self.releasedir_in_view(fh);
+        }
         // Unknown numbers are the kernel's business.
         let _ = self.dirs.remove(fh);
     }
@@ -141,6 +153,9 @@ impl Fs {
     /// # Errors
     /// The backing filesystem's.
     pub fn fsyncdir(&self, fh: Fh) -> Result<(), Errno> {
+        if fh.is_view() {
+            return Ok(());
+        }
         rustix::fs::fsync(&self.dirs.get(fh)?.fd)
     }
 }

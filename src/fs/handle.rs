@@ -19,6 +19,26 @@ use crate::types::{SessionId, Stamp, Writer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fh(pub u64);
 
+impl Fh {
+    /// Numbers from here on are those of views, which have tables of their own.
+    const VIEWS: u64 = 1 << 63;
+
+    /// Whether it names something that is open in a view.
+    pub fn is_view(self) -> bool {
+        self.0 >= Self::VIEWS
+    }
+
+    /// The kernel's number for what has this number in a table of views.
+    pub(super) fn in_views(self) -> Self {
+        Self(self.0 | Self::VIEWS)
+    }
+
+    /// The inverse of [`Fh::in_views`].
+    pub(super) fn of_views(self) -> Self {
+        Self(self.0 & !Self::VIEWS)
+    }
+}
+
 /// How the kernel is to treat an open file; the transport turns it into flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
@@ -30,6 +50,8 @@ pub enum OpenMode {
     Direct,
     /// Reads come to us through the kernel's page cache.
     Cached,
+    /// The same, and what the kernel has read once it need never read again.
+    Immutable,
 }
 
 /// Whether the kernel should tell us of each `close`.

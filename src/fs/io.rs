@@ -81,8 +81,11 @@ impl Fs {
         registrar: &dyn Registrar,
     ) -> Result<Opened, Errno> {
         self.admit()?;
-        let node = self.node(node)?;
         let flags = OFlags::from_bits_retain(flags.cast_unsigned());
+        if node.is_view() {
+            return if may_write(flags) { Err(Errno::ROFS) } else { self.open_in_view(node) };
+        }
+        let node = self.node(node)?;
         if node.kind != Kind::File {
             return Err(Errno::INVAL);
         }
@@ -331,6 +334,9 @@ impl Fs {
     /// # Errors
     /// The backing filesystem's.
     pub fn read(&self, fh: Fh, flags: i32, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        if fh.is_view() {
+            return self.read_in_view(fh, offset, buffer);
+        }
         let file = self.files.get(fh)?;
         let flags = OFlags::from_bits_retain(flags.cast_unsigned());
         // To the kernel's page cache a short answer is the end of the file: what lies beyond would be
@@ -432,6 +438,10 @@ impl Fs {
         (to, mut to_offset): (Fh, u64),
         length: u64,
     ) -> Result<usize, Errno> {
+        if from.is_view() {
+            // The kernel copies by itself when it hears this.
+            return Err(Errno::OPNOTSUPP);
+        }
         let (from, to) = (self.files.get(from)?, self.files.get(to)?);
         // The reply has 32 bits.
         let length = usize::try_from(length.min(1 << 30)).map_err(|_| Errno::INVAL)?;
@@ -448,8 +458,11 @@ impl Fs {
     /// # Errors
     /// `EINVAL` for another `whence`; the backing filesystem's.
     pub fn lseek(&self, fh: Fh, offset: i64, whence: i32) -> Result<u64, Errno> {
-        let file = self.files.get(fh)?;
         let start = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
+        if fh.is_view() {
+            return self.lseek_in_view(fh, start, whence);
+        }
+        let file = self.files.get(fh)?;
         let to = match whence {
             libc::SEEK_DATA => SeekFrom::Data(start),
             libc::SEEK_HOLE => SeekFrom::Hole(start),
@@ -463,6 +476,9 @@ impl Fs {
     /// # Errors
     /// The backing filesystem's.
     pub fn fsync(&self, fh: Fh, what: Sync) -> Result<(), Errno> {
+        if fh.is_view() {
+            return Ok(());
+        }
         let file = self.files.get(fh)?;
         match what {
             Sync::All => rustix::fs::fsync(&file.fd),

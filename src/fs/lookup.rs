@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::node::{Found, Node};
-use super::{Entry, Fh, Fs, NodeId, identify};
+use super::{Entry, Fh, Fs, Lasts, NodeId, identify};
 use crate::config::OWN_DIR;
 use crate::sys::stat::{self, Stat};
 use crate::sys::{Errno, handle::FileHandle};
@@ -32,7 +32,10 @@ impl Fs {
     /// filesystem's.
     pub fn lookup(&self, parent: NodeId, name: &[u8]) -> Result<Entry, Errno> {
         if Self::is_hidden(parent, name) {
-            return Err(Errno::NOENT);
+            return Ok(self.views_top());
+        }
+        if parent.is_view() {
+            return self.lookup_in_view(parent, name);
         }
         let parent = self.node(parent)?;
         self.enter_name(&parent, name, Keep::Fd).map(|(entry, _)| entry)
@@ -44,6 +47,9 @@ impl Fs {
     /// # Errors
     /// `ESTALE` if there is no such inode, or nobody knows where; the backing filesystem's.
     pub fn lookup_self(&self, id: NodeId) -> Result<Entry, Errno> {
+        if id.is_view() {
+            return self.lookup_view_again(id);
+        }
         let Some(node) = self.nodes.get(id) else { return self.find_again(id) };
         let fd = self.path_fd(&node)?;
         let stat = stat::fstat(&fd)?;
@@ -55,13 +61,17 @@ impl Fs {
     /// # Errors
     /// `ESTALE` if there is no such directory; the backing filesystem's.
     pub fn lookup_parent(&self, id: NodeId) -> Result<Entry, Errno> {
+        if id.is_view() {
+            return self.lookup_above_view(id);
+        }
         let dir = self.path_fd(&*self.node(id)?)?;
         let fd = open_path(dir.as_fd(), b"..")?;
         let stat = stat::fstat(&fd)?;
         let root = self.nodes.root();
         if (stat.fs.dev, stat.attr.ino) == (root.dev, root.key.ino) {
             let generation = root.generation();
-            return Ok(Entry { node: root.id, generation, attr: stat.attr });
+            let (node, lasts) = (root.id, Lasts::AsSet);
+            return Ok(Entry { node, generation, attr: stat.attr, lasts });
         }
         self.enter(fd.as_fd(), &stat).map(|(entry, _)| entry)
     }
@@ -127,7 +137,8 @@ impl Fs {
         let (key, handle) = self.identity(fd, stat)?;
         let found = Found { key, dev: stat.fs.dev, kind: stat.attr.kind, handle };
         let node = self.nodes.enter(found);
-        let entry = Entry { node: node.id, generation: node.generation(), attr: stat.attr };
+        let (generation, lasts) = (node.generation(), Lasts::AsSet);
+        let entry = Entry { node: node.id, generation, attr: stat.attr, lasts };
         Ok((entry, node))
     }
 
@@ -149,6 +160,9 @@ impl Fs {
 
     /// Takes back lookups that were counted for a node.
     pub fn forget(&self, node: NodeId, count: u64) {
+        if node.is_view() {
+            return self.views.forget(node, count);
+        }
         if self.nodes.forget(node, count) {
             self.fds.remove(node);
         }
@@ -159,6 +173,9 @@ impl Fs {
     /// # Errors
     /// The backing filesystem's.
     pub fn getattr(&self, node: NodeId, fh: Option<Fh>) -> Result<Attr, Errno> {
+        if node.is_view() {
+            return self.getattr_in_view(node);
+        }
         // Directories have handles of another table, so the number alone does not tell.
         let node = self.node(node)?;
         if let Some(file) = fh.and_then(|fh| self.files.get(fh).ok())
@@ -198,6 +215,9 @@ impl Fs {
     /// # Errors
     /// The backing filesystem's.
     pub fn readlink(&self, node: NodeId) -> Result<Box<[u8]>, Errno> {
+        if node.is_view() {
+            return self.readlink_in_view(node);
+        }
         read_link(self.path_fd(&*self.node(node)?)?.as_fd())
     }
 

@@ -29,6 +29,18 @@ impl NodeId {
     pub const ROOT: Self = Self(1);
     /// Node ids from here on are made up, for inodes whose own number cannot serve.
     const MADE_UP: u64 = 1 << 63;
+    /// Node ids from here on are those of views.
+    const VIEWS: u64 = 3 << 62;
+
+    /// Whether it names something in a view, of which the backing directory knows nothing.
+    pub fn is_view(self) -> bool {
+        self.0 >= Self::VIEWS
+    }
+
+    /// A node id for something in a view.
+    pub(super) fn in_views(number: u64) -> Self {
+        Self(number | Self::VIEWS)
+    }
 }
 
 /// What the transport registered with the kernel so that it serves a file without us. The same for
@@ -252,6 +264,18 @@ impl NodeTable {
     /// The node of exactly this inode, without counting a lookup.
     pub(super) fn find(&self, dev: u64, key: InodeKey) -> Option<Arc<Node>> {
         self.peek(dev, key.ino).filter(|node| node.key == key && node.dev == dev)
+    }
+
+    /// The node of exactly this inode, whichever device it is on.
+    pub(super) fn find_anywhere(&self, key: InodeKey) -> Option<Arc<Node>> {
+        let own = self.find(self.root.dev, key);
+        own.or_else(|| {
+            let aliases = self.aliases.lock();
+            let devices = aliases.keys().filter(|(_, ino)| *ino == key.ino);
+            let devices: Vec<u64> = devices.map(|(dev, _)| *dev).collect();
+            drop(aliases);
+            devices.into_iter().find_map(|dev| self.find(dev, key))
+        })
     }
 
     /// The kernel's id for an inode is its own number, so that `st_ino` is the backing one.

@@ -8,7 +8,7 @@
 //! `into the store → change of the backing directory → events → reply`. What a crash leaves in between
 //! stands in the header of the store's objects.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
@@ -145,6 +145,17 @@ impl Fs {
             open.preserved.replace(Preserved { seals: open.seals, how }).map(|p| p.how)
         });
         self.let_go_of(before);
+    }
+
+    /// Opens the copy that was made of the content of a node, in case that it is changed, with the number
+    /// of the node's seals when it had that content.
+    pub(super) fn held_copy(&self, node: &Node) -> Option<(u64, OwnedFd)> {
+        let _one = node.sealing.lock();
+        let look = |open: &OpenState| (open.seals, open.preserved_now());
+        match node.peek_open(look)? {
+            (seals, Some(How::Held(id))) => Some((seals, self.keeping()?.open_incoming(id).ok()?)),
+            _ => None,
+        }
     }
 
     /// Tells what became of the content that a seal by `session` replaces. The caller holds the locks of

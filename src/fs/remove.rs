@@ -64,7 +64,7 @@ impl Fs {
     /// Removes a name of anything but a directory.
     ///
     /// # Errors
-    /// `ENOENT` for the name that is Horace's own; the backing filesystem's.
+    /// `EBUSY` for the name that is Horace's own, `EROFS` in a view; the backing filesystem's.
     pub fn unlink(&self, caller: Caller, parent: NodeId, name: &[u8]) -> Result<(), Errno> {
         self.remove(caller, parent, name, AtFlags::empty())
     }
@@ -85,8 +85,9 @@ impl Fs {
         how: AtFlags,
     ) -> Result<(), Errno> {
         if Self::is_hidden(parent, name) {
-            return Err(Errno::NOENT);
+            return Err(Errno::BUSY);
         }
+        Self::may_change(parent)?;
         let dir_node = self.node(parent)?;
         let writer = Self::writer(caller);
         let _tree = self.tree.read();
@@ -122,8 +123,8 @@ impl Fs {
     /// Moves a name, with the flags of `renameat2(2)`.
     ///
     /// # Errors
-    /// `EINVAL` for `RENAME_WHITEOUT`, `EPERM` for the name that is Horace's own; the backing
-    /// filesystem's.
+    /// `EINVAL` for `RENAME_WHITEOUT`, `EBUSY` for the name that is Horace's own, `EROFS` in a view,
+    /// `EXDEV` into one or out of it; the backing filesystem's.
     pub fn rename(
         &self,
         caller: Caller,
@@ -135,9 +136,10 @@ impl Fs {
         if !(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE).contains(flags) {
             return Err(Errno::INVAL);
         }
-        if Self::is_hidden(parent, name) {
-            return Err(Errno::NOENT);
+        if Self::is_hidden(parent, name) || Self::is_hidden(new_parent, new_name) {
+            return Err(Errno::BUSY);
         }
+        Self::may_move(parent, new_parent)?;
         let new_dir_node = self.parent_of_new(new_parent, new_name)?;
         let dir_node = self.node(parent)?;
         let writer = Self::writer(caller);

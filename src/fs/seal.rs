@@ -39,6 +39,9 @@ impl Fs {
     /// `EBADF` for an unknown handle. A seal that fails does not fail the close: the file is found
     /// changed by the next walk.
     pub fn flush(&self, fh: Fh) -> Result<(), Errno> {
+        if fh.is_view() {
+            return Ok(());
+        }
         let file = self.files.get(fh)?;
         self.seal_file(&file, Why::Close);
         Ok(())
@@ -46,6 +49,9 @@ impl Fs {
 
     /// The end of an open file.
     pub fn release(&self, fh: Fh) {
+        if fh.is_view() {
+            return self.release_in_view(fh);
+        }
         let Ok(file) = self.files.remove(fh) else { return };
         let node = Arc::clone(&file.node);
         let mappable = |session: &Session| session.mappable && file.backing.is_some();

@@ -31,8 +31,11 @@ impl Fs {
     /// # Errors
     /// `ENODATA` if there is none of the name; the backing filesystem's.
     pub fn getxattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>, Errno> {
-        if let Some(name) = name.strip_prefix(OWN_PREFIX) {
-            return self.own_xattr(node, name);
+        match (name.strip_prefix(OWN_PREFIX), node.is_view()) {
+            (Some(name), true) => return self.own_xattr_in_view(node, name),
+            (Some(name), false) => return self.own_xattr(node, name),
+            (None, true) => return Err(Errno::NODATA),
+            (None, false) => {}
         }
         let fd = self.path_fd(&*self.node(node)?)?;
         let mut value = Vec::with_capacity(256);
@@ -77,6 +80,9 @@ impl Fs {
     /// # Errors
     /// `ERANGE` if the buffer is too small, `E2BIG` if every buffer is; the backing filesystem's.
     pub fn listxattr(&self, caller: Caller, node: NodeId, room: u32) -> Result<Vec<u8>, Errno> {
+        if node.is_view() {
+            return Ok(Vec::new());
+        }
         let fd = self.path_fd(&*self.node(node)?)?;
         let mut list: Vec<u8> = vec![0; MOST];
         let length = match rustix::fs::listxattr(stat::proc_name(&fd), &mut list[..]) {
@@ -126,6 +132,7 @@ impl Fs {
         name: &[u8],
         change: impl FnOnce(&std::ffi::CStr) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
+        Self::may_change(node)?;
         if Self::is_own_xattr(name) {
             return Err(Errno::PERM);
         }

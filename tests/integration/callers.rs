@@ -10,7 +10,7 @@ use rstest::rstest;
 use crate::mounted::{Mounted, can_mount};
 use crate::tools::{have, must, sha256, told};
 
-const USER: u32 = 61_234;
+pub(crate) const USER: u32 = 61_234;
 const GROUP: u32 = 61_777;
 /// A user with a name, which fusermount3 asks for.
 const NOBODY: u32 = 65_534;

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use horace::sys::Errno;
 use horace::sys::handle::{self, FileHandle, HandleUse};
+use rstest::rstest;
 use rustix::fs::OFlags;
 
 use crate::mounted::{Mounted, can_mount};
@@ -24,11 +25,17 @@ struct Samba {
 
 impl Samba {
     fn serve(mounted: &Mounted) -> Self {
+        Self::serve_dir(mounted, "", "")
+    }
+
+    /// Serves a directory of a mount with more lines for its share.
+    fn serve_dir(mounted: &Mounted, dir: &str, more: &str) -> Self {
+        let share = mounted.mountpoint.join(dir);
+        let share = share.display();
         let dir = mounted.scratch("samba");
         fs::create_dir(&dir).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let own = dir.display();
-        let share = mounted.mountpoint.display();
         let settings = format!(
             "[global]\n\
              interfaces = lo\nbind interfaces only = yes\nsmb ports = {port}\n\
@@ -36,7 +43,7 @@ impl Samba {
              lock directory = {own}\nstate directory = {own}\ncache directory = {own}\n\
              private dir = {own}\npid directory = {own}\nncalrpc dir = {own}\nlog file = {own}/log\n\
              load printers = no\nprintcap name = /dev/null\nea support = yes\nstore dos attributes = yes\n\
-             [share]\npath = {share}\nread only = no\nguest ok = yes\nforce user = root\n"
+             [share]\npath = {share}\nread only = no\nguest ok = yes\nforce user = root\n{more}"
         );
         let config = dir.join("smb.conf");
         fs::write(&config, settings).unwrap();
@@ -131,6 +138,62 @@ fn a_samba_share_of_many_names() {
     must(Command::new("diff").args(["-r", "--exclude=.horace"]).args([&target, &mounted.backing]));
     samba.run("prompt off; setmode \"file 7 ä.txt\" +h; del *");
     assert_eq!(fs::read_dir(&mounted.mountpoint).unwrap().count(), 0);
+    mounted.assert_catalog_is_true();
+}
+
+/// What the README says to write for Windows' Previous Versions.
+fn shadow_copies() -> String {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let lines: Vec<_> = readme
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("shadow:") || line.starts_with("vfs objects"))
+        .collect();
+    assert!(lines.len() > 3, "{lines:?}");
+    lines.join("\n") + "\n"
+}
+
+#[rstest]
+fn windows_sees_previous_versions(#[values("", "dir")] shared: &str) {
+    if !can_mount() || !have(&["smbd", "smbclient"]) {
+        return;
+    }
+    let mounted = Mounted::new();
+    fs::create_dir(mounted.at("dir")).unwrap();
+    let second = || mounted.shell("date +%s").trim().parse::<u64>().unwrap();
+    let contents = [noise(1, 300_000), b"two".to_vec(), b"three three".to_vec()];
+    let tokens: Vec<_> = contents
+        .iter()
+        .map(|content| {
+            fs::write(mounted.at("dir/f.txt"), content).unwrap();
+            let written = second();
+            mounted.wait_for("another second", || second() > written);
+            let token = format!("date --utc -d @{written} +@GMT-%Y.%m.%d-%H.%M.%S");
+            mounted.shell(&token).trim().to_owned()
+        })
+        .collect();
+    let samba = Samba::serve_dir(&mounted, shared, &shadow_copies());
+    let path = if shared.is_empty() { "dir\\f.txt" } else { "f.txt" };
+    let back = mounted.scratch("back");
+    let told = samba.run(&format!("allinfo {path}"));
+    for (token, content) in tokens.iter().zip(&contents) {
+        let info = told.split(token.as_str()).nth(1).unwrap_or_else(|| panic!("{token}: {told}"));
+        let size = info.lines().find(|line| line.starts_with("size:"));
+        assert_eq!(size, Some(&*format!("size: {}", content.len())), "{told}");
+        samba.run(&format!("get {token}\\{path} {}", back.display()));
+        assert!(fs::read(&back).unwrap() == *content, "{token}");
+    }
+    assert!(!samba.run("ls").contains(".horace"));
+    // What is gone is in the directory as it was.
+    samba.run(&format!("del {path}"));
+    let dir = if shared.is_empty() { "dir\\" } else { "" };
+    let told = samba.run(&format!("ls {}\\{dir}*", tokens[1]));
+    assert!(told.contains("f.txt"), "{told}");
+    // Nothing is changed there.
+    let put = format!("put {} {}\\{path}", back.display(), tokens[0]);
+    assert!(!samba.client(&put).output().unwrap().status.success());
+    samba.run(&format!("get {}\\{path} {}", tokens[0], back.display()));
+    assert!(fs::read(&back).unwrap() == contents[0]);
     mounted.assert_catalog_is_true();
 }
 

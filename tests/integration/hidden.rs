@@ -47,44 +47,51 @@ fn the_own_directory_is_not_there() {
     let own = mounted.at(".horace");
     assert_eq!(names(&mounted.mountpoint), ["d", "f", "s"]);
     assert_eq!(mounted.shell("ls -A1 .; find . -name '.hor*'"), "d\nf\ns\n");
-    for way in [".horace", ".horace/catalog.db", "d/../.horace", "./.horace", "d/up/.horace", "s"] {
-        assert_eq!(errno(fs::metadata(mounted.at(way))), libc::ENOENT, "{way}");
-        assert_eq!(errno(File::open(mounted.at(way))), libc::ENOENT, "{way}");
-        assert_eq!(errno(fs::read_dir(mounted.at(way))), libc::ENOENT, "{way}");
+    // The name leads to the past, by whichever way, and to nothing of what lies there.
+    for way in [".horace", "d/../.horace", "./.horace", "d/up/.horace", "s"] {
+        assert_eq!(names(&mounted.at(way)), ["at", "gmt", "versions"], "{way}");
+        for inside in ["catalog.db", "store", "store/objects"] {
+            let inside = mounted.at(way).join(inside);
+            assert_eq!(errno(fs::metadata(&inside)), libc::ENOENT, "{way}");
+            assert_eq!(errno(File::open(&inside)), libc::ENOENT, "{way}");
+            assert_eq!(errno(fs::read_dir(&inside)), libc::ENOENT, "{way}");
+        }
     }
     // By descriptors, which need no path.
     let dir = File::open(mounted.at("d")).unwrap();
     let open = |name: &str| rustix::fs::openat(&dir, name, OFlags::PATH, Mode::empty());
-    assert_eq!(open("../.horace").unwrap_err(), rustix::io::Errno::NOENT);
+    assert_eq!(open("../.horace/catalog.db").unwrap_err(), rustix::io::Errno::NOENT);
     let proc = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-    assert_eq!(errno(fs::metadata(proc.join("../.horace"))), libc::ENOENT);
+    assert_eq!(errno(fs::metadata(proc.join("../.horace/store"))), libc::ENOENT);
     assert_eq!(errno(fs::metadata(proc.join("up/.horace/catalog.db"))), libc::ENOENT);
-    let root = PathBuf::from(format!("/proc/self/root{}", own.display()));
+    let root = PathBuf::from(format!("/proc/self/root{}/catalog.db", own.display()));
     assert_eq!(errno(fs::metadata(root)), libc::ENOENT);
     // Nor can it be made.
     let denied = |result: std::io::Result<()>, what: &str| {
         let kind = result.expect_err(what).kind();
-        assert_eq!(kind, ErrorKind::PermissionDenied, "{what}");
+        assert_eq!(kind, ErrorKind::AlreadyExists, "{what}");
     };
     denied(fs::create_dir(&own), "mkdir");
-    denied(File::create(&own).map(drop), "create");
+    denied(File::create_new(&own).map(drop), "create");
     denied(symlink("x", &own), "symlink");
     denied(fs::hard_link(mounted.at("f"), &own), "link");
-    denied(fs::rename(mounted.at("f"), &own), "rename of a file");
-    denied(fs::rename(mounted.at("d"), &own), "rename of a directory");
     denied(rustix::fs::mkfifoat(CWD, &own, Mode::RUSR).map_err(Into::into), "mkfifo");
+    assert_eq!(errno(File::create(&own)), libc::EISDIR);
+    assert_eq!(errno(fs::rename(mounted.at("f"), &own)), libc::EISDIR);
+    assert_eq!(errno(fs::rename(mounted.at("d"), &own)), libc::EBUSY);
     for flags in [RenameFlags::NOREPLACE, RenameFlags::EXCHANGE] {
         let result = rustix::fs::renameat_with(CWD, mounted.at("d"), CWD, &own, flags);
         assert!(result.is_err(), "{flags:?}");
     }
     // Nor moved, removed, linked from or changed.
-    assert_eq!(errno(fs::rename(&own, mounted.at("x"))), libc::ENOENT);
-    assert_eq!(errno(fs::remove_dir(&own)), libc::ENOENT);
+    assert_eq!(errno(fs::rename(&own, mounted.at("x"))), libc::EBUSY);
+    assert_eq!(errno(fs::remove_dir(&own)), libc::EBUSY);
     assert_eq!(errno(fs::remove_file(own.join("catalog.db"))), libc::ENOENT);
     assert_eq!(errno(fs::hard_link(own.join("catalog.db"), mounted.at("x"))), libc::ENOENT);
-    assert_eq!(errno(fs::write(own.join("catalog.db"), "")), libc::ENOENT);
+    assert_eq!(errno(fs::write(own.join("catalog.db"), "")), libc::EROFS);
     let mode = rustix::fs::chmodat(CWD, &own, Mode::RWXU, AtFlags::empty());
-    assert_eq!(mode.unwrap_err(), rustix::io::Errno::NOENT);
+    assert_eq!(mode.unwrap_err(), rustix::io::Errno::ROFS);
+    mounted.shell("! rm -rf .horace 2> /dev/null; ls .horace");
     // In other directories it is a name like any other.
     fs::create_dir(mounted.at("d/.horace")).unwrap();
     fs::write(mounted.at("d/.horace/x"), "ours").unwrap();
@@ -133,7 +140,7 @@ fn a_mount_over_the_backing_directory_itself() {
     assert_eq!(mounted.digests("d/f"), ["0", "1", "2"].map(sha256));
     assert_eq!(mounted.digests("d/after"), [sha256("was there")]);
     assert_eq!(names(&mounted.mountpoint), ["d"]);
-    assert_eq!(errno(fs::metadata(mounted.at(".horace"))), libc::ENOENT);
+    assert_eq!(errno(fs::metadata(mounted.at(".horace/catalog.db"))), libc::ENOENT);
     mounted.assert_manifest_passes();
     mounted.remount();
     assert_eq!(mounted.status()["reconcile"]["read_files"], 0);

@@ -32,6 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "file_id",
             "retention",
             "pruning",
+            "timespec",
         ],
     ),
     ("fuse", &["fs", "sys", "types", "clock", "config"]),

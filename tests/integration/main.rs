@@ -38,4 +38,5 @@ mod scale;
 mod stress;
 mod tools;
 mod verify;
+mod views;
 mod work;

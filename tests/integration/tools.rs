@@ -69,7 +69,7 @@ pub(crate) fn script_in(dir: &Path, script: &str) -> String {
 
 /// What every Python script may use: a call's result or the name of its error, and only whether it
 /// was done or the name of its error.
-const TRIED: &str = "
+pub(crate) const TRIED: &str = "
 import errno
 def tried(call, *args, **more):
     try:

@@ -71,7 +71,8 @@ fn a_directory_has_the_time_of_its_last_change() {
     let op = Op::Observe { at, inode, found: Found::Unread, origin };
     w.catalog.push([Event { time_ns: w.now_ns + 1, writer: None, op }]);
     assert_eq!(w.time_of_dir("d"), made);
-    w.push(Op::Attr { inode: Inode { key: key(20), attr: attr(20, Kind::Dir, 77) } });
+    let inode = Inode { key: key(20), attr: attr(20, Kind::Dir, 77) };
+    w.push(Op::Attr { inode, before: None });
     assert_eq!(w.time_of_dir("d"), 77_000_000_005, "it was set");
     let set = w.seq();
     let at = Place { parent: key(20), name: b"f".as_slice().into() };
