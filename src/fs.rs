@@ -244,6 +244,7 @@ impl Fs {
         let root = Arc::new(root);
         let contents = Contents::new(Arc::clone(&root), store.clone());
         let started_ns = crate::clock::now_ns();
+        let views = views::Views::new(root.as_fd(), contents, started_ns);
         let thread_error = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN);
         let fs = Arc::new_cyclic(|weak| Self {
             root,
@@ -271,7 +272,7 @@ impl Fs {
             verify: verify::State::default(),
             mapped: mapped::Watch::default(),
             transport: OnceLock::new(),
-            views: views::Views::new(contents, started_ns),
+            views,
             started_ns,
             weak: weak.clone(),
             options,
@@ -324,8 +325,12 @@ impl Fs {
 
     /// Nodes that the kernel knows of, and open files and directories.
     pub fn usage(&self) -> (usize, usize) {
-        let (nodes, open) = self.views.usage();
-        (self.nodes.len() + nodes, self.files.len() + self.dirs.len() + open)
+        (self.nodes.len() + self.views.len(), self.open_count())
+    }
+
+    /// Open files and directories.
+    fn open_count(&self) -> usize {
+        self.files.len() + self.dirs.len() + self.views.open_count()
     }
 
     /// Digests that are on their way.
@@ -362,8 +367,7 @@ impl Fs {
     /// Refuses to open more than there are descriptors for: the daemon needs some for itself, or what
     /// is open already could not be closed in order.
     fn admit(&self) -> Result<(), Errno> {
-        let (_, open) = self.usage();
-        if open < self.options.open_files { Ok(()) } else { Err(Errno::NFILE) }
+        if self.open_count() < self.options.open_files { Ok(()) } else { Err(Errno::NFILE) }
     }
 
     /// An `O_PATH` descriptor of a node.

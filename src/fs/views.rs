@@ -20,6 +20,7 @@ mod rights;
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -34,6 +35,7 @@ use crate::config::OWN_DIR;
 use crate::content::Contents;
 use crate::timespec;
 use crate::types::{Attr, FileId, Kind, Name, Seq, Timestamp};
+use rights::Judge;
 
 const SECOND_NS: i64 = 1_000_000_000;
 
@@ -51,6 +53,7 @@ pub(super) struct Views {
     files: HandleTable<bytes::ViewFile>,
     dirs: HandleTable<list::ViewDir>,
     started: Timestamp,
+    has_acls: bool,
 }
 
 /// A node with the lookups that the kernel has not taken back.
@@ -67,7 +70,7 @@ struct ViewNode {
     /// `None` for the top, which is in the root of the mount.
     parent: Option<Arc<ViewNode>>,
     key: Key,
-    /// What it was when it was looked up; only of [`Key::History`] that is not final.
+    /// What it was when it was looked up; of [`Key::History`] only that is not final.
     attr: Attr,
 }
 
@@ -157,13 +160,26 @@ impl ViewNode {
     /// Whether it or a directory above it shows a directory: what was in one another at different
     /// times must not lead round in a circle.
     fn is_below(&self, dir: FileId) -> bool {
-        self.dir() == Some(dir) || self.parent.as_ref().is_some_and(|parent| parent.is_below(dir))
+        let mut above = std::iter::successors(Some(self), |node| node.parent.as_deref());
+        above.any(|node| node.dir() == Some(dir))
+    }
+}
+
+impl Drop for ViewNode {
+    fn drop(&mut self) {
+        // A deep tree must not need a deep stack.
+        let mut above = self.parent.take();
+        while let Some(node) = above {
+            above = Arc::into_inner(node).and_then(|mut node| node.parent.take());
+        }
     }
 }
 
 impl Views {
-    pub(super) fn new(contents: Contents, started_ns: i64) -> Self {
+    /// The views of a backing directory.
+    pub(super) fn new(root: BorrowedFd<'_>, contents: Contents, started_ns: i64) -> Self {
         Self {
+            has_acls: rights::has_acls(root),
             contents,
             nodes: Mutex::default(),
             files: HandleTable::default(),
@@ -172,9 +188,14 @@ impl Views {
         }
     }
 
-    /// Nodes that the kernel knows of, and open files and directories.
-    pub(super) fn usage(&self) -> (usize, usize) {
-        (self.nodes.lock().len(), self.files.len() + self.dirs.len())
+    /// Nodes that the kernel knows of.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.lock().len()
+    }
+
+    /// Open files and directories.
+    pub(super) fn open_count(&self) -> usize {
+        self.files.len() + self.dirs.len()
     }
 
     fn get(&self, id: NodeId) -> Result<Arc<ViewNode>, Errno> {
@@ -247,19 +268,19 @@ fn attr(kind: Kind, rights: Rights, (size, time): (u64, Timestamp), nlink: u32) 
     }
 }
 
-fn past(tree: &Arc<Tree>, glimpse: &Glimpse) -> Found {
+fn past(judge: Judge<'_>, tree: &Arc<Tree>, glimpse: &Glimpse) -> Result<Found, CatalogError> {
     let Glimpse { node, links, version } = glimpse;
     let time = Timestamp::from_ns(node.mtime_ns);
-    let attr = attr(node.kind, rights::at_that_time(node), (node.size, time), *links);
+    let attr = attr(node.kind, judge.at_that_time(node)?, (node.size, time), *links);
     let version = version.map(|facts| Version::of((node.id, node.version), &facts));
     let key = Key::Past { tree: Arc::clone(tree), file: node.id, version };
     let lasts = if node.kind == Kind::File { Lasts::AsSet } else { Lasts::Long };
-    Found { key, attr, lasts }
+    Ok(Found { key, attr, lasts })
 }
 
 /// What `versions` shows of a name: nothing of what has no versions.
 fn history(
-    reader: &Reader,
+    judge: Judge<'_>,
     parent: &ViewNode,
     name: &[u8],
     node: &NodeInfo,
@@ -268,7 +289,7 @@ fn history(
     let (key, rights) = match (node.kind, parent.dir()) {
         (Kind::Dir, _) if parent.is_below(node.id) => return Ok(None),
         (Kind::Dir, from) => {
-            let rights = rights::of_all_times(reader, node.id, from)?;
+            let rights = judge.of_all_times(node.id, from)?;
             (Key::History { above, name, dir: node.id }, rights)
         }
         (Kind::File, Some(dir)) => (Key::Numbers { above, name, dir }, rights::EVERYBODYS),
@@ -278,13 +299,13 @@ fn history(
 }
 
 fn numbered(
-    reader: &Reader,
+    judge: Judge<'_>,
     parent: &ViewNode,
     dir: FileId,
     number: u64,
     info: &VersionInfo,
 ) -> Result<Found, CatalogError> {
-    let rights = rights::of_version(reader, info, dir)?;
+    let rights = judge.of_version(info, dir)?;
     let facts = VersionFacts { size: info.size, mtime_ns: info.mtime_ns, hash: info.hash };
     let version = Version::of((info.file, info.number), &facts);
     let attr = attr(Kind::File, rights, (info.size, Timestamp::from_ns(info.mtime_ns)), 1);
@@ -298,10 +319,23 @@ impl Fs {
         &self,
         look: impl FnOnce(&mut Reader) -> Result<T, CatalogError>,
     ) -> Result<T, Errno> {
-        self.catalog.read(look).map_err(|error| {
+        self.catalog.barrier();
+        self.look_at_past(look)
+    }
+
+    /// The same for what is older than a change that the catalog knows.
+    fn look_at_past<T>(
+        &self,
+        look: impl FnOnce(&mut Reader) -> Result<T, CatalogError>,
+    ) -> Result<T, Errno> {
+        self.catalog.read_committed(|reader| reader.in_one_state(look)).map_err(|error| {
             tracing::warn!(%error, "the past cannot be shown");
             Errno::IO
         })
+    }
+
+    fn judge<'a>(&'a self, reader: &'a Reader) -> Judge<'a> {
+        Judge { fs: self, reader }
     }
 
     /// Looks up the top of all views.
@@ -323,7 +357,7 @@ impl Fs {
                 b"gmt" => Ok(Some(self.views.made_up(Key::Gmt))),
                 b"versions" => {
                     self.look_back(|reader| match reader.node(FileId::ROOT, When::Now)? {
-                        Some(root) => history(reader, dir, name, &root),
+                        Some(root) => history(self.judge(reader), dir, name, &root),
                         None => Ok(None),
                     })
                 }
@@ -337,12 +371,14 @@ impl Fs {
                 if *file == FileId::ROOT && name == OWN_DIR.as_bytes() {
                     return Ok(None);
                 }
-                let glimpse = self.look_back(|reader| reader.glimpse(*file, name, tree.seq))?;
-                Ok(glimpse.map(|glimpse| past(tree, &glimpse)))
+                self.look_at_past(|reader| {
+                    let glimpse = reader.glimpse(*file, name, tree.seq)?;
+                    glimpse.map(|glimpse| past(self.judge(reader), tree, &glimpse)).transpose()
+                })
             }
             Key::History { dir: file, .. } => {
                 self.look_back(|reader| match reader.last_named(*file, name)? {
-                    Some(node) => history(reader, dir, name, &node),
+                    Some(node) => history(self.judge(reader), dir, name, &node),
                     None => Ok(None),
                 })
             }
@@ -350,7 +386,8 @@ impl Fs {
                 let versions = reader.lineage(*file, path)?;
                 let is_meant = |known: u64| known.to_string().as_bytes() == name;
                 let found = versions.into_iter().find(|(known, _)| is_meant(*known));
-                found.map(|(n, info)| numbered(reader, dir, *file, n, &info)).transpose()
+                let judge = self.judge(reader);
+                found.map(|(n, info)| numbered(judge, dir, *file, n, &info)).transpose()
             }),
             Key::Numbered { .. } => Err(Errno::NOTDIR),
         }
@@ -370,7 +407,8 @@ impl Fs {
         self.look_back(|reader| {
             let Some(seq) = reader.seq_at(time_ns)? else { return Ok(None) };
             let tree = Arc::new(Tree { name: name.into(), seq });
-            let found = reader.glimpse_root(seq)?.map(|root| past(&tree, &root));
+            let root = reader.glimpse_root(seq)?;
+            let found = root.map(|root| past(self.judge(reader), &tree, &root)).transpose()?;
             let lasts = if is_settled { Lasts::Long } else { Lasts::Moment };
             Ok(found.map(|found| Found { lasts, ..found }))
         })
@@ -401,7 +439,7 @@ impl Fs {
         let Key::History { dir, .. } = &node.key else { return Ok(node.attr) };
         // What is private by now is private for all times.
         let from = node.parent.as_ref().and_then(|parent| parent.dir());
-        let rights = self.look_back(|reader| rights::of_all_times(reader, *dir, from))?;
+        let rights = self.look_back(|reader| self.judge(reader).of_all_times(*dir, from))?;
         Ok(attr(Kind::Dir, rights, (0, node.attr.mtime), 1))
     }
 
@@ -417,7 +455,7 @@ impl Fs {
     pub(super) fn readlink_in_view(&self, id: NodeId) -> Result<Box<[u8]>, Errno> {
         let node = self.views.get(id)?;
         let Key::Past { file, .. } = &node.key else { return Err(Errno::INVAL) };
-        let target = self.look_back(|reader| reader.target_of(*file))?;
+        let target = self.look_at_past(|reader| reader.target_of(*file))?;
         Ok(target.ok_or(Errno::INVAL)?.into())
     }
 

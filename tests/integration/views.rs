@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -380,18 +381,42 @@ fn what_was_in_a_private_directory_stays_private_wherever_it_goes() {
 }
 
 #[test]
+fn the_mask_of_an_acl_is_not_taken_for_what_the_group_had() {
+    if !can_mount() || !have(&["setpriv", "setfacl"]) {
+        return;
+    }
+    let mounted = Mounted::new();
+    mounted.shell(
+        "umask 022; mkdir d; for f in f g d/f; do echo secret > $f; done
+         chgrp 61234 f g d; chmod 640 f g; chmod 750 d
+         setfacl -m g::-,u:1:r f; setfacl -m g::-,u:1:rx d; echo more | tee -a f >> g",
+    );
+    let time = now(&mounted);
+    let can = |program: &str, path: &str| as_other(&mounted, program, path).status.success();
+    for (path, expected) in [("f", false), ("g", true), ("d/f", false)] {
+        assert_eq!(can("cat", &format!("at/{time}/{path}")), expected, "{path}");
+    }
+    assert!(!can("cat", "versions/f/2") && can("cat", "versions/g/2"));
+}
+
+#[test]
 fn setuid_and_setgid_are_not_shown() {
     if !can_mount() {
         return;
     }
     let mounted = Mounted::new();
     mounted.shell("cp /bin/true f; chmod 6755 f; mkdir d; chmod 3775 d; echo x >> f; chmod 6755 f");
+    mounted.shell("mknod null c 1 3; mkdir d/e");
     let time = now(&mounted);
-    mounted.shell("rm f; rmdir d");
+    mounted.shell("rm -r f d null");
     let then = mounted.then(&time);
     assert_eq!(fs::metadata(then.join("f")).unwrap().mode() & 0o7777, 0o755);
     assert_eq!(fs::metadata(then.join("d")).unwrap().mode() & 0o7777, 0o1775);
     mounted.shell(".horace/versions/f/1");
+    assert_eq!(fs::metadata(then.join("d")).unwrap().nlink(), 1);
+    let null = fs::metadata(then.join("null")).unwrap();
+    assert_eq!((null.mode() & libc::S_IFMT, null.rdev()), (libc::S_IFCHR, 0));
+    assert_eq!(errno(File::open(then.join("null"))), libc::ENXIO);
 }
 
 #[test]
@@ -724,6 +749,69 @@ fn inode_numbers_tell_files_apart_and_stay() {
     });
     assert_eq!(at(&one, "d/f"), first);
     must(Command::new("diff").arg("-r").args([mounted.then(&one), mounted.then(&one)]));
+}
+
+#[test]
+fn a_handle_of_the_past_is_good_as_long_as_the_kernel_knows_it() {
+    use horace::sys::handle::{self, HandleUse};
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    fs::create_dir(mounted.at("d")).unwrap();
+    fs::write(mounted.at("d/f"), "content").unwrap();
+    let dir = mounted.then(&now(&mounted)).join("d");
+    let file = File::open(dir.join("f")).unwrap();
+    let (root, dir) = (File::open(&mounted.mountpoint).unwrap(), File::open(dir).unwrap());
+    let handle = handle::of(dir.as_fd(), c"f", HandleUse::Open).unwrap();
+    let open = || handle::open(root.as_fd(), &handle, rustix::fs::OFlags::RDONLY).map(File::from);
+    let mut read = String::new();
+    open().unwrap().read_to_string(&mut read).unwrap();
+    assert_eq!(read, "content");
+    drop((file, dir));
+    mounted.wait_for("forgetting", || {
+        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+        open().is_err_and(|error| error == rustix::io::Errno::STALE)
+    });
+}
+
+#[test]
+fn a_very_deep_tree_is_shown_to_its_end() {
+    if !can_mount() {
+        return;
+    }
+    const DEPTH: usize = 1000;
+    let mounted = Mounted::new();
+    let script = r#"
+import os, sys
+def descend(top, make):
+    os.chdir(top)
+    for n in range(int(sys.argv[2])):
+        if make:
+            os.mkdir("deeply")
+        os.chdir("deeply")
+if sys.argv[3] == "make":
+    descend(sys.argv[1], True)
+    open("f", "w").write("bottom")
+    # A live file is found by its path, and no call takes one that long.
+    os.remove("f")
+else:
+    descend(sys.argv[1], False)
+    print(open(sys.argv[3]).read() if os.path.isfile(sys.argv[3]) else "directory")
+"#;
+    let run = |top: &Path, what: &str| {
+        let mut command = Command::new("python3");
+        must(command.args(["-c", script]).arg(top).arg(DEPTH.to_string()).arg(what))
+    };
+    run(&mounted.mountpoint, "make");
+    fs::rename(mounted.at("deeply"), mounted.at("moved")).unwrap();
+    fs::rename(mounted.at("moved"), mounted.at("deeply")).unwrap();
+    assert_eq!(run(&mounted.then(&now(&mounted)), "."), "directory\n");
+    assert_eq!(run(&mounted.at(".horace/versions"), "f/1"), "bottom\n");
+    mounted.wait_for("forgetting", || {
+        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+        mounted.status()["nodes"] == 0
+    });
 }
 
 #[test]

@@ -159,19 +159,23 @@ impl Fs {
                 all(seconds.into_iter().map(name).collect())
             }
             Key::Past { tree, file, .. } => {
-                let found =
-                    self.look_back(|reader| reader.glimpses(*file, tree.seq, after, PAGE))?;
-                let more = is_full(&found).cloned();
                 let own = |name: &Name| *file == FileId::ROOT && **name == *OWN_DIR.as_bytes();
-                let found = found.into_iter().filter(|(name, _)| !own(name));
-                Ok((found.map(|(name, seen)| (name, Some(past(tree, &seen)))).collect(), more))
+                self.look_at_past(|reader| {
+                    let found = reader.glimpses(*file, tree.seq, after, PAGE)?;
+                    let more = more_after(&found).cloned();
+                    let shown = found.into_iter().filter(|(name, _)| !own(name));
+                    let shown = shown.map(|(name, glimpse)| {
+                        Ok((name, Some(past(self.judge(reader), tree, &glimpse)?)))
+                    });
+                    Ok((shown.collect::<Result<_, CatalogError>>()?, more))
+                })
             }
             Key::History { dir: file, .. } => self.look_back(|reader| {
                 let found = reader.names_ever(*file, after, PAGE)?;
-                let more = is_full(&found).cloned();
+                let more = more_after(&found).cloned();
                 let mut names = Vec::new();
                 for (name, node) in found {
-                    let shown = history(reader, dir, &name, &node)?;
+                    let shown = history(self.judge(reader), dir, &name, &node)?;
                     names.extend(shown.map(|shown| (name, Some(shown))));
                 }
                 Ok((names, more))
@@ -180,7 +184,7 @@ impl Fs {
                 let names = self.look_back(|reader| {
                     let versions = reader.lineage(*file, name)?.into_iter();
                     let named = versions.map(|(number, info)| {
-                        let shown = numbered(reader, dir, *file, number, &info)?;
+                        let shown = numbered(self.judge(reader), dir, *file, number, &info)?;
                         Ok((number.to_string().into_bytes().into(), Some(shown)))
                     });
                     named.collect::<Result<_, CatalogError>>()
@@ -191,7 +195,7 @@ impl Fs {
     }
 }
 
-/// The last name of a page that may have another one after it.
-fn is_full<T>(page: &[(Name, T)]) -> Option<&Name> {
+/// The last name of a page, if there may be another page after it.
+fn more_after<T>(page: &[(Name, T)]) -> Option<&Name> {
     page.last().filter(|_| page.len() >= PAGE).map(|(name, _)| name)
 }

@@ -5,80 +5,146 @@
 //! when everything that ever was in the way stays in the way.
 //!
 //! Of a file that had an ACL, the group bits that the catalog has are the mask of the ACL, which may be
-//! more than the owning group had; the ACL itself is not in the catalog.
+//! more than the owning group had; the ACL itself is not in the catalog. Where the live file has one,
+//! it is taken to have had one always, and its group gets nothing.
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::catalog::{CatalogError, NodeInfo, Reader, Rights, VersionInfo};
+use crate::fs::Fs;
+use crate::sys::{Errno, stat};
 use crate::types::{FileId, Seq};
 
 /// Everybody may look, nobody may change.
 pub(super) const EVERYBODYS: Rights = Rights { mode: 0o555, uid: 0, gid: 0 };
 
+/// Nobody but root may do anything.
+const NOBODYS: Rights = Rights { mode: 0, uid: 0, gid: 0 };
+
 /// The bits of everybody.
 const ALL: u32 = 0o111;
 
-/// What something allowed at one time.
-pub(super) fn at_that_time(node: &NodeInfo) -> Rights {
-    // The one place where an ACL of that time would narrow the group bits.
-    Rights { mode: node.mode, uid: node.uid, gid: node.gid }
+/// The bits of the group, which are the mask where there is an ACL.
+const GROUP: u32 = 0o070;
+
+/// What has been in more directories than this is shown to nobody.
+const MOST: usize = 4096;
+
+const ACL: &str = "system.posix_acl_access";
+
+/// Decides with what the catalog and the live files say.
+#[derive(Clone, Copy)]
+pub(super) struct Judge<'a> {
+    pub(super) fs: &'a Fs,
+    pub(super) reader: &'a Reader,
 }
 
-/// What a directory allowed at all times, at every place where it was. Who reaches it from the directory
-/// `from` has been let through that already.
-pub(super) fn of_all_times(
-    reader: &Reader,
-    dir: FileId,
-    from: Option<FileId>,
-) -> Result<Rights, CatalogError> {
-    let mut rights = always(&reader.rights_ever(dir)?);
-    let mut seen = vec![dir];
-    seen.extend(from);
-    for parent in reader.parents_of(dir, None)? {
-        if Some(parent) != from {
-            rights = through(rights, everywhere(reader, parent, &mut seen)?);
+impl Judge<'_> {
+    /// What something allowed at one time.
+    pub(super) fn at_that_time(self, node: &NodeInfo) -> Result<Rights, CatalogError> {
+        let rights = Rights { mode: node.mode, uid: node.uid, gid: node.gid };
+        self.without_mask(node.id, rights)
+    }
+
+    /// What a directory allowed at all times, at every place where it was. Who reaches it from the
+    /// directory `from` has been let through that already.
+    pub(super) fn of_all_times(
+        self,
+        dir: FileId,
+        from: Option<FileId>,
+    ) -> Result<Rights, CatalogError> {
+        let rights = self.always(dir)?;
+        let parents = self.reader.parents_of(dir, None)?;
+        let others = parents.into_iter().filter(|parent| Some(*parent) != from);
+        self.through_all(rights, others.collect(), from)
+    }
+
+    /// What a version allowed when it was made, wherever its file was then. Who sees it from the
+    /// directory `from` has been let through that already.
+    pub(super) fn of_version(
+        self,
+        version: &VersionInfo,
+        from: FileId,
+    ) -> Result<Rights, CatalogError> {
+        let rights = Rights { mode: version.mode, uid: version.uid, gid: version.gid };
+        let rights = self.without_mask(version.file, rights)?;
+        let mut parents = self.reader.parents_of(version.file, Some(version.seq))?;
+        if parents.is_empty() {
+            // It was made when the file had lost its name.
+            let before = Seq(version.seq.0.saturating_sub(1));
+            parents = self.reader.parents_of(version.file, Some(before))?;
         }
-    }
-    Ok(rights)
-}
-
-/// What a version allowed when it was made, wherever its file was then. Who sees it from the directory
-/// `from` has been let through that already.
-pub(super) fn of_version(
-    reader: &Reader,
-    version: &VersionInfo,
-    from: FileId,
-) -> Result<Rights, CatalogError> {
-    let rights = Rights { mode: version.mode, uid: version.uid, gid: version.gid };
-    let mut parents = reader.parents_of(version.file, Some(version.seq))?;
-    if parents.is_empty() {
-        // It was made when the file had lost its name, just after.
-        parents = reader.parents_of(version.file, Some(Seq(version.seq.0.saturating_sub(1))))?;
-    }
-    if parents.is_empty() {
-        parents = reader.parents_of(version.file, None)?;
-    }
-    if parents.contains(&from) {
-        return Ok(rights);
-    }
-    let mut seen = Vec::new();
-    parents.into_iter().try_fold(rights, |rights, parent| {
-        Ok(through(rights, everywhere(reader, parent, &mut seen)?))
-    })
-}
-
-/// What a directory allowed at all times, together with everything above it at any time.
-fn everywhere(
-    reader: &Reader,
-    dir: FileId,
-    seen: &mut Vec<FileId>,
-) -> Result<Rights, CatalogError> {
-    seen.push(dir);
-    let mut rights = always(&reader.rights_ever(dir)?);
-    for parent in reader.parents_of(dir, None)? {
-        if !seen.contains(&parent) {
-            rights = through(rights, everywhere(reader, parent, seen)?);
+        if parents.is_empty() {
+            parents = self.reader.parents_of(version.file, None)?;
         }
+        if parents.contains(&from) {
+            return Ok(rights);
+        }
+        self.through_all(rights, parents, None)
     }
-    Ok(rights)
+
+    /// What is left of rights for those who must have passed some directories, and all that were ever
+    /// above them, but for those that `known` leads to.
+    fn through_all(
+        self,
+        mut rights: Rights,
+        mut dirs: Vec<FileId>,
+        known: Option<FileId>,
+    ) -> Result<Rights, CatalogError> {
+        let mut seen: Vec<FileId> = known.into_iter().collect();
+        while let Some(dir) = dirs.pop() {
+            if seen.contains(&dir) {
+                continue;
+            }
+            if seen.len() > MOST {
+                return Ok(NOBODYS);
+            }
+            seen.push(dir);
+            rights = through(rights, self.always(dir)?);
+            dirs.extend(self.reader.parents_of(dir, None)?);
+        }
+        Ok(rights)
+    }
+
+    /// What a directory allowed at all times.
+    fn always(self, dir: FileId) -> Result<Rights, CatalogError> {
+        self.without_mask(dir, always(&self.reader.rights_ever(dir)?))
+    }
+
+    /// Takes what may be the mask of an ACL for what it might hide. This is the place for the ACL of the
+    /// time that is shown, once that is known.
+    fn without_mask(self, file: FileId, rights: Rights) -> Result<Rights, CatalogError> {
+        if rights.mode & GROUP == 0 || !self.has_acl(file)? {
+            return Ok(rights);
+        }
+        Ok(Rights { mode: rights.mode & !GROUP, ..rights })
+    }
+
+    /// Whether a file that lives has an ACL.
+    fn has_acl(self, file: FileId) -> Result<bool, CatalogError> {
+        if !self.fs.views.has_acls {
+            return Ok(false);
+        }
+        let now = Seq(i64::MAX.cast_unsigned());
+        let Some(path) = self.reader.path_of(file, now)? else { return Ok(false) };
+        let path: &[u8] = if path.is_empty() { b"." } else { &path };
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(match rustix::fs::openat2(self.fs.root(), path, flags, Mode::empty(), within) {
+            Ok(file) => {
+                let length = rustix::fs::getxattr(stat::proc_name(&file), ACL, &mut [0_u8; 0]);
+                !matches!(length, Err(Errno::NODATA | Errno::OPNOTSUPP))
+            }
+            // What cannot be asked may have one.
+            Err(error) => error != Errno::NOENT,
+        })
+    }
+}
+
+/// Whether files of a filesystem can have ACLs.
+pub(super) fn has_acls(root: impl std::os::fd::AsFd) -> bool {
+    let found = rustix::fs::getxattr(stat::proc_name(&root), ACL, &mut [0_u8; 0]);
+    !matches!(found, Err(Errno::OPNOTSUPP))
 }
 
 /// What all of these allow. Where owners or groups differ, that is what everybody was allowed.
@@ -102,7 +168,7 @@ fn through(rights: Rights, dir: Rights) -> Rights {
     } else if (dir.uid, dir.gid) == (rights.uid, rights.gid) {
         Rights { mode: rights.mode & (passes * 0o7), ..rights }
     } else {
-        Rights { mode: 0, uid: 0, gid: 0 }
+        NOBODYS
     }
 }
 
