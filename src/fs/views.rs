@@ -403,13 +403,16 @@ impl Fs {
         // Whoever names a second means what was there when it was over.
         let whole = time_ns.rem_euclid(SECOND_NS) == 0;
         let time_ns = if whole { time_ns.saturating_add(SECOND_NS - 1) } else { time_ns };
-        let is_settled = time_ns < crate::clock::now_ns().saturating_sub(SETTLED_NS);
+        let lasts = match crate::clock::now_ns().saturating_sub(time_ns) {
+            SETTLED_NS.. => Lasts::Long,
+            0.. => Lasts::AsSet,
+            _ => Lasts::Moment,
+        };
         self.look_back(|reader| {
             let Some(seq) = reader.seq_at(time_ns)? else { return Ok(None) };
             let tree = Arc::new(Tree { name: name.into(), seq });
             let root = reader.glimpse_root(seq)?;
             let found = root.map(|root| past(self.judge(reader), &tree, &root)).transpose()?;
-            let lasts = if is_settled { Lasts::Long } else { Lasts::Moment };
             Ok(found.map(|found| Found { lasts, ..found }))
         })
     }
