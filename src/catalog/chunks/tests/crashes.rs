@@ -240,7 +240,10 @@ impl World {
         for pack in packs.index().packs().map_err(PackError::Index)? {
             usage.push(PackUsage::count(&packs.dir().open_pack(pack)?.index()?, &is_live));
         }
-        let verdicts = choose(&usage, &POLICY);
+        // Now and then everything is put together anew.
+        let small_bytes =
+            if self.known.len().is_multiple_of(2) { POLICY.small_bytes } else { 1 << 20 };
+        let verdicts = choose(&usage, &GcPolicy { small_bytes, ..POLICY });
         let goes = usage.iter().zip(&verdicts).filter(|(_, v)| !matches!(v, Verdict::Keep(_)));
         let goes: Vec<_> = goes.map(|(usage, _)| usage.pack).collect();
         rewrite(&right, packs.index(), &goes, &is_live, &|_| Pace::Go, &OPTIONS).map(drop)
