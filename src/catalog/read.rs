@@ -106,6 +106,24 @@ impl Reader {
         schema::open_reader(path).map(|db| Self { db })
     }
 
+    /// Answers several questions from one state. It must not take long: the log is held back meanwhile.
+    ///
+    /// Each question by itself would lock the database and unlock it again, which takes longer than
+    /// most answers.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read, or what `query` fails with.
+    pub fn in_one_state<T, E: From<CatalogError>>(
+        &mut self,
+        query: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let run = |reader: &Self, sql| reader.db.prepare_cached(sql)?.execute([]);
+        run(self, "BEGIN").map_err(CatalogError::from)?;
+        let result = query(self);
+        run(self, "COMMIT").map_err(CatalogError::from)?;
+        result
+    }
+
     /// What the last run left behind.
     pub(super) fn past(&self) -> Result<Past, CatalogError> {
         let stopped = self.meta(STOPPED)?;

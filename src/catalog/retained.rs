@@ -113,20 +113,6 @@ impl Loaded {
 }
 
 impl Reader {
-    /// Runs queries that all see the same state. Holds one read transaction throughout.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read, or what the queries fail with.
-    pub fn in_one_state<T, E: From<CatalogError>>(
-        &mut self,
-        queries: impl FnOnce(&Self) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let tx = self.db.unchecked_transaction().map_err(CatalogError::from)?;
-        let result = queries(self);
-        drop(tx);
-        result
-    }
-
     /// Calls `visit` with the history of every file that has any.
     ///
     /// # Errors

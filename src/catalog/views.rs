@@ -63,23 +63,6 @@ pub struct LiveHead {
 }
 
 impl Reader {
-    /// Answers several questions from one state. It must not take long: the log is held back meanwhile.
-    ///
-    /// Each question by itself would lock the database and unlock it again, which takes longer than
-    /// most answers.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read, or what `query` fails with.
-    pub fn in_one_state<T>(
-        &mut self,
-        query: impl FnOnce(&mut Self) -> Result<T, CatalogError>,
-    ) -> Result<T, CatalogError> {
-        self.db.prepare_cached("BEGIN")?.execute([])?;
-        let result = query(self);
-        self.db.prepare_cached("COMMIT")?.execute([])?;
-        result
-    }
-
     /// What had a name in a directory after a change.
     ///
     /// # Errors
