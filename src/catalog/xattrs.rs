@@ -43,6 +43,16 @@ impl Rows<'_> {
 }
 
 impl Reader {
+    /// Whether a file had an extended attribute that it lost, or whose value changed.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn had_xattr(&self, file: FileId, name: &str) -> Result<bool, CatalogError> {
+        let sql = "SELECT 1 FROM xattr_past WHERE file = ?1 AND instr(xattrs, ?2) > 0";
+        let mut query = self.db.prepare_cached(sql)?;
+        Ok(query.exists(params![file.0.cast_signed(), name.as_bytes()])?)
+    }
+
     /// The extended attributes that a file had after a change.
     ///
     /// # Errors

@@ -107,9 +107,9 @@ impl Fs {
         // Cutting off the content takes privileges as a write does.
         if truncates {
             self.preserve(&node);
-        } else if access(flags) != OFlags::WRONLY || !flags.contains(OFlags::APPEND) {
-            self.hold(&node);
         }
+        let in_place = access(flags) != OFlags::WRONLY || !flags.contains(OFlags::APPEND);
+        let _opening = (in_place && !truncates).then(|| self.hold_to_open(&node));
         let cuts = truncates.then(|| Writing::begin(caller, &*self.path_fd(&node)?)).transpose()?;
         let fd = self.open_node(&node, self.backing_flags(flags));
         if let Some(cuts) = cuts {

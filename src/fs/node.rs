@@ -76,6 +76,8 @@ pub(super) struct Node {
 pub(super) struct OpenState {
     /// Open handles of any kind.
     pub(super) handles: u32,
+    /// Handles that may change the content and are about to be open.
+    pub(super) opening: u32,
     /// Open handles that may change the content.
     pub(super) writers: Vec<Weak<File>>,
     /// Rises whenever somebody who may change the content begins or interferes.
@@ -123,7 +125,7 @@ impl OpenState {
 
     /// Whether anybody may be changing the content, unseen or not.
     pub(super) fn is_changing(&self) -> bool {
-        self.has_writers(None) || !self.mapped.is_empty()
+        self.has_writers(None) || self.opening > 0 || !self.mapped.is_empty()
     }
 
     /// Whose session began last of those that may still change the content, if that was after
@@ -138,6 +140,7 @@ impl OpenState {
     /// Nothing is left that must be remembered while no handle is open.
     fn is_spent(&self) -> bool {
         self.handles == 0
+            && self.opening == 0
             && self.tail.is_none()
             && self.pending.is_none()
             && self.pinned.is_none()

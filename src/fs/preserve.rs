@@ -51,7 +51,28 @@ impl OpenState {
     }
 }
 
+/// An open of a node that is under way: what is held for it is not let go by an earlier one that ends.
+pub(super) struct Opening<'f> {
+    fs: &'f Fs,
+    node: &'f Node,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.node.with_open(|open| open.opening -= 1);
+        self.fs.let_go(self.node);
+    }
+}
+
 impl Fs {
+    /// Makes a copy of the content of a node that is being opened to be changed in place, where the kernel
+    /// or a mapping may do that without our seeing it. The result lives until the handle is known.
+    pub(super) fn hold_to_open<'f>(&'f self, node: &'f Arc<Node>) -> Opening<'f> {
+        node.with_open(|open| open.opening += 1);
+        self.hold(node);
+        Opening { fs: self, node }
+    }
+
     /// The store, if anything is to be kept.
     pub(super) fn keeping(&self) -> Option<&Store> {
         self.store.as_deref()

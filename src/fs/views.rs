@@ -32,9 +32,9 @@ use crate::catalog::{
     CatalogError, Glimpse, NodeInfo, Reader, Rights, VersionFacts, VersionInfo, VersionKey, When,
 };
 use crate::config::OWN_DIR;
-use crate::content::Contents;
+use crate::content::{ContentError, Contents};
 use crate::timespec;
-use crate::types::{Attr, FileId, Kind, Name, Seq, Timestamp};
+use crate::types::{Attr, FileId, Kind, Name, Seq, Timestamp, Xattrs};
 use rights::Judge;
 
 const SECOND_NS: i64 = 1_000_000_000;
@@ -268,14 +268,14 @@ fn attr(kind: Kind, rights: Rights, (size, time): (u64, Timestamp), nlink: u32) 
     }
 }
 
-fn past(judge: Judge<'_>, tree: &Arc<Tree>, glimpse: &Glimpse) -> Result<Found, CatalogError> {
+fn past(tree: &Arc<Tree>, glimpse: &Glimpse) -> Found {
     let Glimpse { node, links, version } = glimpse;
     let time = Timestamp::from_ns(node.mtime_ns);
-    let attr = attr(node.kind, judge.at_that_time(node)?, (node.size, time), *links);
+    let attr = attr(node.kind, rights::at_that_time(node), (node.size, time), *links);
     let version = version.map(|facts| Version::of((node.id, node.version), &facts));
     let key = Key::Past { tree: Arc::clone(tree), file: node.id, version };
     let lasts = if node.kind == Kind::File { Lasts::AsSet } else { Lasts::Long };
-    Ok(Found { key, attr, lasts })
+    Found { key, attr, lasts }
 }
 
 /// What `versions` shows of a name: nothing of what has no versions.
@@ -373,7 +373,7 @@ impl Fs {
                 }
                 self.look_at_past(|reader| {
                     let glimpse = reader.glimpse(*file, name, tree.seq)?;
-                    glimpse.map(|glimpse| past(self.judge(reader), tree, &glimpse)).transpose()
+                    Ok(glimpse.map(|glimpse| past(tree, &glimpse)))
                 })
             }
             Key::History { dir: file, .. } => {
@@ -412,7 +412,7 @@ impl Fs {
             let Some(seq) = reader.seq_at(time_ns)? else { return Ok(None) };
             let tree = Arc::new(Tree { name: name.into(), seq });
             let root = reader.glimpse_root(seq)?;
-            let found = root.map(|root| past(self.judge(reader), &tree, &root)).transpose()?;
+            let found = root.map(|root| past(&tree, &root));
             Ok(found.map(|found| Found { lasts, ..found }))
         })
     }
@@ -460,6 +460,20 @@ impl Fs {
         let Key::Past { file, .. } = &node.key else { return Err(Errno::INVAL) };
         let target = self.look_at_past(|reader| reader.target_of(*file))?;
         Ok(target.ok_or(Errno::INVAL)?.into())
+    }
+
+    /// The extended attributes that something in a view had: those of a tree of one time.
+    pub(super) fn xattrs_in_view(&self, id: NodeId) -> Result<Xattrs, Errno> {
+        let node = self.views.get(id)?;
+        let Key::Past { tree, file, .. } = &node.key else { return Ok(Xattrs::default()) };
+        if !matches!(node.attr.kind, Kind::File | Kind::Dir) {
+            return Ok(Xattrs::default());
+        }
+        let look = |reader: &mut Reader| self.views.contents.xattrs(reader, *file, tree.seq);
+        self.catalog.read_committed(look).map_err(|error: ContentError| {
+            tracing::warn!(%error, "extended attributes of the past cannot be read");
+            Errno::IO
+        })
     }
 
     /// What the catalog has of a file of a view, under the names that live files have it by.

@@ -34,7 +34,10 @@ impl Fs {
         match (name.strip_prefix(OWN_PREFIX), node.is_view()) {
             (Some(name), true) => return self.own_xattr_in_view(node, name),
             (Some(name), false) => return self.own_xattr(node, name),
-            (None, true) => return Err(Errno::NODATA),
+            (None, true) => {
+                let all = self.xattrs_in_view(node)?;
+                return all.get(name).map(<[u8]>::to_vec).ok_or(Errno::NODATA);
+            }
             (None, false) => {}
         }
         let fd = self.path_fd(&*self.node(node)?)?;
@@ -80,16 +83,12 @@ impl Fs {
     /// # Errors
     /// `ERANGE` if the buffer is too small, `E2BIG` if every buffer is; the backing filesystem's.
     pub fn listxattr(&self, caller: Caller, node: NodeId, room: u32) -> Result<Vec<u8>, Errno> {
-        if node.is_view() {
-            return Ok(Vec::new());
-        }
-        let fd = self.path_fd(&*self.node(node)?)?;
-        let mut list: Vec<u8> = vec![0; MOST];
-        let length = match rustix::fs::listxattr(stat::proc_name(&fd), &mut list[..]) {
-            Err(Errno::TOOBIG) if room > 0 && (room as usize) < MOST => Err(Errno::RANGE),
-            result => result,
-        }?;
-        list.truncate(length);
+        let mut list = if node.is_view() {
+            let all = self.xattrs_in_view(node)?;
+            all.iter().flat_map(|(name, _)| [name, b"\0"].concat()).collect()
+        } else {
+            self.list_all(node, room)?
+        };
         let has = |list: &[u8], prefix| names(list).any(|name| name.starts_with(prefix));
         let hides = has(&list, TRUSTED) && !process::rights(caller).sys_admin;
         if hides || has(&list, OWN_PREFIX) {
@@ -98,6 +97,17 @@ impl Fs {
             let shown = names(&list).filter(|name| !is_hidden(name));
             list = shown.flatten().copied().collect();
         }
+        Ok(list)
+    }
+
+    fn list_all(&self, node: NodeId, room: u32) -> Result<Vec<u8>, Errno> {
+        let fd = self.path_fd(&*self.node(node)?)?;
+        let mut list: Vec<u8> = vec![0; MOST];
+        let length = match rustix::fs::listxattr(stat::proc_name(&fd), &mut list[..]) {
+            Err(Errno::TOOBIG) if room > 0 && (room as usize) < MOST => Err(Errno::RANGE),
+            result => result,
+        }?;
+        list.truncate(length);
         Ok(list)
     }
 
@@ -141,10 +151,11 @@ impl Fs {
         let fd = self.path_fd(&node)?;
         let _tree = self.tree.read();
         self.ensure_known(&node);
-        let before = read_all(&fd)?;
+        // More than can be listed cannot be remembered; that is no reason to refuse.
+        let before = read_all(&fd).ok();
         // The change time moves, and an ACL may change the mode.
         let tell = |attr, ()| {
-            self.push_attr(&node, attr, Some(before), writer);
+            self.push_attr(&node, attr, before, writer);
         };
         let change = || {
             // An ACL takes setgid where the caller is no member of the group.

@@ -142,6 +142,28 @@ fn a_deleted_file_is_kept_without_a_copy() {
     assert_eq!(own.mode() & 0o7777, 0o700);
 }
 
+#[rstest]
+fn what_is_changed_in_place_right_after_a_close_is_kept(
+    #[values("io=auto", "io=stream", "passthrough=off")] options: &str,
+) {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::with_options(options);
+    let rounds = 300;
+    for round in 0..rounds {
+        // The end of one session and the beginning of the next meet, earlier or later.
+        let f = mounted.at(format!("f{round}"));
+        fs::write(&f, noise(round, 3000)).unwrap();
+        writable(&f).write_all_at(b"new", 100).unwrap();
+    }
+    for round in 0..rounds {
+        let versions = mounted.log_of(&format!("f{round}"));
+        assert_eq!(versions.len(), 2);
+        assert_ne!(versions[0]["content"], "none", "{options}: {:#}", versions[0]);
+    }
+}
+
 #[test]
 fn the_same_bytes_are_kept_once() {
     if !can_mount() {

@@ -49,6 +49,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "file_id",
             "timespec",
             "pruning",
+            "restore",
             "retention",
         ],
     ),

@@ -277,6 +277,27 @@ fn a_version_can_be_put_elsewhere() {
 }
 
 #[test]
+fn the_other_names_of_a_restored_file_keep_what_they_have() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    fs::write(mounted.at("f"), "one").unwrap();
+    fs::hard_link(mounted.at("f"), mounted.at("g")).unwrap();
+    let moment = mounted.moment();
+    fs::write(mounted.at("g"), "two").unwrap();
+    mounted.ok(&["restore", "f@1"]);
+    let read = |path: &str| fs::read_to_string(mounted.at(path)).unwrap();
+    assert_eq!((read("f").as_str(), read("g").as_str()), ("one", "two"));
+    // A rewind brings the file back, and with it all its names.
+    mounted.ok(&["rewind", ".", "--to", &moment]);
+    assert_eq!((read("f").as_str(), read("g").as_str()), ("one", "one"));
+    let inode = |path: &str| fs::metadata(mounted.at(path)).unwrap().ino();
+    assert_eq!(inode("f"), inode("g"));
+    mounted.assert_catalog_is_true();
+}
+
+#[test]
 fn restoring_a_directory_takes_nothing_away() {
     if !can_mount() {
         return;

@@ -400,6 +400,38 @@ fn the_mask_of_an_acl_is_not_taken_for_what_the_group_had() {
 }
 
 #[test]
+fn acls_and_attributes_are_those_of_that_time() {
+    if !can_mount() || !have(&["setpriv", "setfacl", "getfacl", "setfattr", "getfattr"]) {
+        return;
+    }
+    let mounted = Mounted::new();
+    mounted.shell(
+        "umask 077; mkdir d; echo secret > d/f; setfacl -m u:61234:x d; setfacl -m u:61234:r d/f
+         setfattr -n user.mood -v good d/f",
+    );
+    let time = now(&mounted);
+    mounted.shell("setfacl -b d d/f; setfattr -n user.mood -v bad d/f; echo more >> d/f");
+    let later = now(&mounted);
+    let path = |time: &str| format!("at/{time}/d/f");
+    assert!(as_other(&mounted, "cat", &path(&time)).status.success(), "the ACL let them");
+    assert!(!as_other(&mounted, "cat", &path(&later)).status.success(), "there is none any more");
+    let told = |program: &str, time: &str| {
+        must(
+            Command::new(program)
+                .args(["-d", "--absolute-names"])
+                .arg(mounted.then(time).join("d/f")),
+        )
+    };
+    assert!(told("getfattr", &time).contains("user.mood=\"good\""));
+    assert!(told("getfattr", &later).contains("user.mood=\"bad\""));
+    let acl = must(Command::new("getfacl").arg("-cp").arg(mounted.then(&time).join("d/f")));
+    assert!(acl.contains("user:61234:r--"), "{acl}");
+    // The live file is what it is.
+    mounted.shell("rm -r d");
+    assert!(told("getfattr", &time).contains("user.mood=\"good\""));
+}
+
+#[test]
 fn setuid_and_setgid_are_not_shown() {
     if !can_mount() {
         return;

@@ -79,7 +79,7 @@ fn what_was_being_taken_in_is_kept() {
         w.push(Op::Stored { id: IncomingId(id), content: None, original: false });
     }
     assert_eq!(w.places("kept"), [Source::Object(hash(10)), Source::Head]);
-    assert_eq!(w.places("lost"), [Source::Lost(Loss::Failed), Source::Head]);
+    assert_eq!(w.places("lost"), [Source::Lost(Loss::Gone), Source::Head]);
     w.push(Op::Dropped { hash: hash(10) });
     assert_eq!(w.places("kept")[0], Source::Lost(Loss::Pruned));
 }

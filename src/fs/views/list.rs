@@ -164,10 +164,8 @@ impl Fs {
                     let found = reader.glimpses(*file, tree.seq, after, PAGE)?;
                     let more = more_after(&found).cloned();
                     let shown = found.into_iter().filter(|(name, _)| !own(name));
-                    let shown = shown.map(|(name, glimpse)| {
-                        Ok((name, Some(past(self.judge(reader), tree, &glimpse)?)))
-                    });
-                    Ok((shown.collect::<Result<_, CatalogError>>()?, more))
+                    let shown = shown.map(|(name, glimpse)| (name, Some(past(tree, &glimpse))));
+                    Ok((shown.collect(), more))
                 })
             }
             Key::History { dir: file, .. } => self.look_back(|reader| {

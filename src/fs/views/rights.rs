@@ -4,9 +4,9 @@
 //! are those of that time. Below `versions`, where all times are seen at once, they are what is left
 //! when everything that ever was in the way stays in the way.
 //!
-//! Of a file that had an ACL, the group bits that the catalog has are the mask of the ACL, which may be
-//! more than the owning group had; the ACL itself is not in the catalog. Where the live file has one,
-//! it is taken to have had one always, and its group gets nothing.
+//! Of a file that has an ACL, the group bits are the mask of the ACL, which may be more than the owning
+//! group has. In a tree of one time the kernel gets the ACL of that time. Below `versions`, what has or
+//! ever had an ACL is taken to have had one always, and its group gets nothing.
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
@@ -40,12 +40,6 @@ pub(super) struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// What something allowed at one time.
-    pub(super) fn at_that_time(self, node: &NodeInfo) -> Result<Rights, CatalogError> {
-        let rights = Rights { mode: node.mode, uid: node.uid, gid: node.gid };
-        self.without_mask(node.id, rights)
-    }
-
     /// What a directory allowed at all times, at every place where it was. Who reaches it from the
     /// directory `from` has been let through that already.
     pub(super) fn of_all_times(
@@ -111,10 +105,9 @@ impl Judge<'_> {
         self.without_mask(dir, always(&self.reader.rights_ever(dir)?))
     }
 
-    /// Takes what may be the mask of an ACL for what it might hide. This is the place for the ACL of the
-    /// time that is shown, once that is known.
+    /// Takes what may be the mask of an ACL for what it might hide.
     fn without_mask(self, file: FileId, rights: Rights) -> Result<Rights, CatalogError> {
-        if rights.mode & GROUP == 0 || !self.has_acl(file)? {
+        if rights.mode & GROUP == 0 || !(self.reader.had_xattr(file, ACL)? || self.has_acl(file)?) {
             return Ok(rights);
         }
         Ok(Rights { mode: rights.mode & !GROUP, ..rights })
@@ -145,6 +138,11 @@ impl Judge<'_> {
 pub(super) fn has_acls(root: impl std::os::fd::AsFd) -> bool {
     let found = rustix::fs::getxattr(stat::proc_name(&root), ACL, &mut [0_u8; 0]);
     !matches!(found, Err(Errno::OPNOTSUPP))
+}
+
+/// What something allowed at one time.
+pub(super) fn at_that_time(node: &NodeInfo) -> Rights {
+    Rights { mode: node.mode, uid: node.uid, gid: node.gid }
 }
 
 /// What all of these allow. Where owners or groups differ, that is what everybody was allowed.
