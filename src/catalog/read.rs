@@ -437,16 +437,6 @@ impl Reader {
         Ok(entries)
     }
 
-    /// Where a symlink leads, byte for byte; `None` for what is none.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read.
-    pub fn target(&self, file: FileId) -> Result<Option<Vec<u8>>, CatalogError> {
-        let sql = "SELECT target FROM symlink WHERE file = ?1";
-        let mut query = self.db.prepare_cached(sql)?;
-        Ok(query.query_row([file.0.cast_signed()], |row| row.get(0)).optional()?)
-    }
-
     /// Live regular files whose content is not known, with the paths they have.
     ///
     /// # Errors

@@ -154,7 +154,7 @@ impl Reader {
         Ok(query.query_row(key, |row| row.get(0)).optional()?)
     }
 
-    /// Where a symlink points.
+    /// Where a symlink leads, byte for byte; `None` for what is none.
     ///
     /// # Errors
     /// If the catalog cannot be read.

@@ -39,7 +39,7 @@ impl<'p> Planner<'p> {
                 },
             },
             Kind::Dir => Action::Dir(self.facts(node, at)?),
-            Kind::Symlink => match self.reader.target(node.id)? {
+            Kind::Symlink => match self.reader.target_of(node.id)? {
                 Some(to) => Action::Symlink { to, facts: self.facts(node, at)? },
                 None => impossible("nobody knows where it led"),
             },

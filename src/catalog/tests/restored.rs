@@ -75,7 +75,7 @@ fn a_symlink_that_is_made_anew_leaves_the_old_target_to_the_old_one() {
     }
     let targets: Vec<_> = ids
         .iter()
-        .map(|id| world.catalog.read::<_, CatalogError>(|r| r.target(*id)).unwrap().unwrap())
+        .map(|id| world.catalog.read::<_, CatalogError>(|r| r.target_of(*id)).unwrap().unwrap())
         .collect();
     assert_eq!(targets, [b"first".to_vec(), b"second".to_vec()]);
 }

@@ -15,7 +15,7 @@ use super::{PackingState, with_causes};
 use crate::catalog::event::{Op, Packing};
 use crate::catalog::{CatalogError, DueObject, Reader};
 use crate::fs::Fs;
-use crate::store::pack::{Pace, PackError, Packer, looks_dense};
+use crate::store::pack::{Pace, PackError, PackReader, Packer, looks_dense};
 use crate::store::{Packs, Store};
 use crate::sys::{Errno, extents};
 use crate::types::ContentHash;
@@ -188,8 +188,10 @@ impl Fs {
         throttle: &Throttle<'_>,
     ) -> Result<(), PackError> {
         let mut sound = Vec::with_capacity(packed.len());
+        // What is still in memory says nothing of the disk.
+        let reader = packs.fresh_reader();
         for hash in packed {
-            match read_back(packs, *hash, throttle) {
+            match read_back(&reader, *hash, throttle) {
                 Ok(()) => sound.push(*hash),
                 Err(PackError::Output(_) | PackError::Stopped) => return Err(PackError::Stopped),
                 Err(error) => {
@@ -234,7 +236,11 @@ fn is_dense(file: &File, size: u64) -> bool {
     looks_dense(&seen)
 }
 
-fn read_back(packs: &Packs, hash: ContentHash, throttle: &Throttle<'_>) -> Result<(), PackError> {
+fn read_back(
+    reader: &PackReader,
+    hash: ContentHash,
+    throttle: &Throttle<'_>,
+) -> Result<(), PackError> {
     struct Nowhere<'a>(&'a Throttle<'a>);
     impl Write for Nowhere<'_> {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -250,6 +256,6 @@ fn read_back(packs: &Packs, hash: ContentHash, throttle: &Throttle<'_>) -> Resul
         }
     }
     let unknown = PackError::Unknown { key: crate::store::pack::Key::recipe(hash) };
-    let recipe = packs.reader().recipe(hash)?.ok_or(unknown)?;
-    packs.reader().copy(&recipe, &mut Nowhere(throttle)).map(drop)
+    let recipe = reader.recipe(hash)?.ok_or(unknown)?;
+    reader.copy(&recipe, &mut Nowhere(throttle)).map(drop)
 }
