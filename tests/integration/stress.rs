@@ -211,7 +211,10 @@ fn fault_of(contents: &Contents, reader: &mut Reader, version: &VersionInfo) -> 
                     "it has no digest".into()
                 }
                 (_, None) => return None,
-                (found, _) => format!("found {found}"),
+                (found, _) => {
+                    let there = content.file().map(|file| rustix::fs::fstat(file).unwrap().st_size);
+                    format!("found {found}, of {there:?} bytes")
+                }
             },
         },
     };
@@ -295,6 +298,7 @@ fn stress(mut mounted: Mounted, options: &str) {
 }
 
 #[rstest]
+#[ignore = "finds rare faults that are known: `scripts/nightly` runs it"]
 fn what_is_kept_survives_kills_at_any_moment(
     #[values("io=auto", "io=stream", "io=passthrough", "passthrough=off")] options: &str,
 ) {
@@ -304,6 +308,7 @@ fn what_is_kept_survives_kills_at_any_moment(
 }
 
 #[rstest]
+#[ignore = "finds rare faults that are known: `scripts/nightly` runs it"]
 fn what_is_kept_survives_kills_at_any_moment_on(
     #[values("xfs", "btrfs")] kind: &str,
     #[values("io=auto", "passthrough=off")] options: &str,
