@@ -153,7 +153,7 @@ impl Rows<'_> {
     }
 
     /// The digest and size of a version; `None` if there is no such version.
-    fn version_facts(
+    pub(super) fn version_facts(
         &self,
         file: FileId,
         number: u32,
@@ -270,6 +270,13 @@ impl Rows<'_> {
                    WHERE file = ?1 AND number = ?2 AND kept IS NOT NULL";
         self.db.prepare_cached(sql)?.execute(params![file.0.cast_signed(), number])?;
         Ok(())
+    }
+
+    /// A version that was what the next one begins with is that no more.
+    pub(super) fn lose_prefix(&self, file: FileId, number: u32) -> rusqlite::Result<()> {
+        let sql = "UPDATE version SET kept = ?3 WHERE file = ?1 AND number = ?2 AND kept = ?4";
+        let values = params![file.0.cast_signed(), number, Loss::Overwritten.code(), PREFIX];
+        self.db.prepare_cached(sql)?.execute(values).map(|_| ())
     }
 
     /// Notes that a version is what the next one begins with, if it is.

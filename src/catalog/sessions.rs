@@ -27,7 +27,7 @@ impl Apply<'_, '_> {
         let made = self.rows.state.sessions.entry(session).or_default();
         made.awaited += u32::from(digest.is_none());
         if file.head > 0 && made.versions.last() == Some(&(file.id, file.head)) {
-            return self.seal_again(file, session, inode, digest);
+            return self.seal_again(file, session, sealed);
         }
         let number = self.new_version_from(&mut file, inode, digest, origin)?;
         settle(&mut file, inode, digest.is_some());
@@ -71,9 +71,9 @@ impl Apply<'_, '_> {
         &mut self,
         mut file: FileRow,
         session: SessionId,
-        inode: &Inode,
-        digest: Option<ContentHash>,
+        sealed: &Sealed<'_>,
     ) -> rusqlite::Result<()> {
+        let Sealed { inode, digest, prefix, .. } = *sealed;
         let current = self.rows.head_hash(&mut file)?;
         settle(&mut file, inode, digest.is_some());
         if digest.is_some() && digest == current {
@@ -87,6 +87,10 @@ impl Apply<'_, '_> {
             return self.same_bytes(&file, inode);
         }
         self.part_from_older(session)?;
+        let grows = prefix.is_some_and(|prefix| Some(prefix.hash) == current);
+        if !grows && digest.is_some() {
+            self.rows.lose_prefix(file.id, file.head - 1)?;
+        }
         self.rows.update_version(&mut file, &inode.attr, digest)?;
         self.rows.put(file);
         self.record_with(ChangeOp::Write, file.id, None, Some(file.head))
@@ -129,7 +133,9 @@ impl Apply<'_, '_> {
         }
         let Some(&(inode, digest)) = read else { return Ok(()) };
         for (id, number) in versions {
-            if self.rows.version_hash(id, number)?.is_some() {
+            // Whatever was read is not a version of another size.
+            let is_meant = |facts| facts == (None, inode.attr.size);
+            if !self.rows.version_facts(id, number)?.is_some_and(is_meant) {
                 continue;
             }
             let mut file = self.rows.file(id)?;
@@ -150,8 +156,9 @@ impl Apply<'_, '_> {
                 self.rows.put(file);
             }
             self.rows.fill_hash(id, number, digest)?;
-            if let Some(prefix) = prefix {
-                self.rows.keep_as_prefix(id, number - 1, prefix)?;
+            match prefix {
+                Some(prefix) => self.rows.keep_as_prefix(id, number - 1, prefix)?,
+                None => self.rows.lose_prefix(id, number - 1)?,
             }
         }
         Ok(())

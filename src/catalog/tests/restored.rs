@@ -121,3 +121,30 @@ fn a_file_that_is_made_anew_with_the_same_bytes_has_its_own_attributes() {
     });
     assert_eq!(node.unwrap().mode, 0o600);
 }
+
+#[test]
+fn what_an_appending_session_has_cut_off_is_no_beginning_any_more() {
+    use crate::catalog::event::Prefix;
+    let mut world = World::new();
+    world.write("a", 10, 1);
+    let seal = |world: &mut World, digest, prefix| {
+        let (inode, origin) = (world.inode(10, Kind::File), Origin::Write);
+        let digest = Some(hash(digest));
+        world.push(Op::Seal { inode, session: SessionId(9), digest, prefix, origin });
+    };
+    let first = |world: &World| {
+        let versions = world.catalog.read::<_, CatalogError>(|reader| {
+            let file = reader.child(FileId::ROOT, b"a", When::Now)?.unwrap();
+            reader.versions(file)
+        });
+        versions.unwrap()[0].source
+    };
+    let begins_with = |n| Some(Prefix { size: 10, hash: hash(n) });
+    seal(&mut world, 2, begins_with(1));
+    assert_eq!(first(&world), Source::Prefix);
+    // It appends more: what there was before is still the beginning.
+    seal(&mut world, 3, begins_with(2));
+    assert_eq!(first(&world), Source::Prefix);
+    seal(&mut world, 4, None);
+    assert_eq!(first(&world), Source::Lost(crate::types::Loss::Overwritten));
+}
