@@ -140,7 +140,9 @@ impl<'a> Packer<'a> {
         size_bytes: u64,
         mut content: impl Read,
     ) -> Result<(), PackError> {
-        if object == ContentHash::EMPTY || self.has_object(object)? {
+        // That its recipe is there says nothing of its chunks: cleaning up may have left it for one that
+        // seemed to be needed, and nobody needed the content for a while.
+        if object == ContentHash::EMPTY || self.has(&Key::chunk(object))? {
             self.stats.known_objects += 1;
             self.waiting.push(object);
             return Ok(());
@@ -155,6 +157,8 @@ impl<'a> Packer<'a> {
         let mut recipe = RecipeBuilder::default();
         let mut only = None;
         let mut count = 0;
+        let known = self.has(&Key::recipe(object))?;
+        let new_before = self.stats.new_chunks;
         loop {
             let Some(bytes) = chunker.next_chunk().map_err(unreadable)? else { break };
             digest.update(bytes);
@@ -178,7 +182,11 @@ impl<'a> Packer<'a> {
             let recipe = recipe.finish(object, &mut store)?;
             self.put(Key::recipe(object), &recipe.encode())?;
         }
-        self.stats.new_objects += 1;
+        if known && self.stats.new_chunks == new_before {
+            self.stats.known_objects += 1;
+        } else {
+            self.stats.new_objects += 1;
+        }
         self.waiting.push(object);
         Ok(())
     }
@@ -202,10 +210,6 @@ impl<'a> Packer<'a> {
     /// What has been done so far.
     pub fn stats(&self) -> PackStats {
         self.stats
-    }
-
-    fn has_object(&self, object: ContentHash) -> Result<bool, PackError> {
-        Ok(self.has(&Key::chunk(object))? || self.has(&Key::recipe(object))?)
     }
 
     fn has(&self, key: &Key) -> Result<bool, PackError> {

@@ -294,8 +294,7 @@ impl World {
     }
 }
 
-/// The same cases each time, unless there is time to look for others: of these, one in some hundreds
-/// still fails, where an index says that it failed when it did not.
+/// The same cases each time, unless there is time to look for others.
 #[expect(clippy::disallowed_methods, reason = "whoever runs the test says how long")]
 fn config() -> ProptestConfig {
     let cases = std::env::var("HORACE_CRASH_CASES").ok().and_then(|n| n.parse().ok());
