@@ -119,8 +119,7 @@ impl Contents {
         const TRIES: usize = 25;
         const PAUSE: Duration = Duration::from_millis(20);
         for tries in 1..=TRIES {
-            let source = reader.source(version.0, version.1)?.ok_or(ContentError::TakenBack)?;
-            let (at, source) = reader.place(version, source)?;
+            let (at, source) = reader.bytes_of(version)?.ok_or(ContentError::TakenBack)?;
             let opened = match (source, &self.store) {
                 (Source::Head, _) => return self.open_head(reader, at.0),
                 (Source::Empty, _) => rustix::fs::open("/dev/null", READ, Mode::empty()),

@@ -224,11 +224,8 @@ impl Reader {
             let kept = match source {
                 Source::Prefix => next == Some((file, number)),
                 Source::Continued(..) => {
-                    let mut at = ((FileId(file), number), source);
-                    while let Some(step) = self.follow(at.0, at.1)? {
-                        at = step;
-                    }
-                    !matches!(at.1, Source::Lost(_))
+                    let (_, place) = self.place((FileId(file), number), source)?;
+                    !matches!(place, Source::Lost(_))
                 }
                 Source::Lost(_) => false,
                 Source::Head | Source::Empty | Source::Object(_) | Source::Incoming(_) => true,

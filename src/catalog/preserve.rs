@@ -316,12 +316,22 @@ impl Reader {
             .optional()?)
     }
 
-    /// The version whose content one at `at` with this source shares, and where that one's is; `None` if
-    /// the source says it itself.
+    /// The version that has the bytes of one, which may be itself, and where they are to be had; `None`
+    /// if there is no such version any more.
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn follow(
+    pub fn bytes_of(
+        &self,
+        version: VersionKey,
+    ) -> Result<Option<(VersionKey, Source)>, CatalogError> {
+        let source = self.source(version.0, version.1)?;
+        source.map(|source| self.place(version, source)).transpose()
+    }
+
+    /// The version whose content one at `at` with this source shares, and where that one's is; `None` if
+    /// the source says it itself.
+    fn follow(
         &self,
         (file, number): VersionKey,
         source: Source,
@@ -339,10 +349,7 @@ impl Reader {
     }
 
     /// Where the bytes of a version at `at` with this source are in the end, and whose they are there.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read.
-    pub fn place(
+    pub(super) fn place(
         &self,
         at: VersionKey,
         source: Source,

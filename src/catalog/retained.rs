@@ -233,9 +233,8 @@ impl Reader {
     /// If the catalog cannot be read.
     pub fn pinned_contents(&self) -> Result<HashSet<ContentHash>, CatalogError> {
         let mut contents = HashSet::new();
-        for (file, number) in self.pins()? {
-            let Some(source) = self.source(file, number)? else { continue };
-            if let (_, Source::Object(hash)) = self.place((file, number), source)? {
+        for version in self.pins()? {
+            if let Some((_, Source::Object(hash))) = self.bytes_of(version)? {
                 contents.insert(hash);
             }
         }

@@ -142,11 +142,7 @@ impl Reader {
     ) -> Result<Vec<VersionKey>, CatalogError> {
         let (mut found, mut next) = (Vec::new(), some);
         while let Some((file, number)) = next.pop() {
-            let Some(mut source) = self.source(file, number)? else { continue };
-            let mut at = (file, number);
-            while let Some(step) = self.follow(at, source)? {
-                (at, source) = step;
-            }
+            let Some((at, source)) = self.bytes_of((file, number))? else { continue };
             if !is_there(at, source) || found.contains(&(file, number)) {
                 continue;
             }

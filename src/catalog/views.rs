@@ -6,7 +6,7 @@
 use rusqlite::{OptionalExtension, Params, params};
 
 use super::CatalogError;
-use super::preserve::{Source, VersionKey};
+use super::preserve::VersionKey;
 use super::read::{NodeInfo, Reader, When};
 use super::rows::{get_hash, get_u64};
 use crate::types::{ContentHash, FileId, InodeKey, Kind, Name, Seq, Stamp};
@@ -243,23 +243,6 @@ impl Reader {
         let mut query = self.db.prepare_cached(sql)?;
         let ids = query.query_map(values, |row| get_u64(row, 0).map(FileId))?;
         Ok(ids.collect::<Result<_, _>>()?)
-    }
-
-    /// The version that has the bytes of one, which may be itself, and where they are to be had; `None`
-    /// if there is no such version any more.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read.
-    pub fn bytes_of(
-        &self,
-        version: VersionKey,
-    ) -> Result<Option<(VersionKey, Source)>, CatalogError> {
-        let mut at = version;
-        let Some(mut source) = self.source(at.0, at.1)? else { return Ok(None) };
-        while let Some(step) = self.follow(at, source)? {
-            (at, source) = step;
-        }
-        Ok(Some((at, source)))
     }
 
     /// What a version is; `None` if there is none any more.

@@ -222,9 +222,8 @@ impl Fs {
     /// Where the bytes of a version are, as everything pushed so far has it.
     fn place_of(&self, version: VersionKey) -> Result<Source, CatalogError> {
         self.catalog.read(|reader| {
-            let source = reader.source(version.0, version.1)?;
-            let source = source.unwrap_or(Source::Lost(Loss::Unseen));
-            Ok(reader.place(version, source)?.1)
+            let found = reader.bytes_of(version)?;
+            Ok(found.map_or(Source::Lost(Loss::Unseen), |(_, source)| source))
         })
     }
 

@@ -52,16 +52,12 @@ impl<'p> Planner<'p> {
 
     /// Why the content of a file's version cannot be had.
     fn lost(&mut self, node: &NodeInfo) -> Result<Option<String>, PlanError> {
-        let mut at = (node.id, node.version);
-        let Some(mut source) = self.reader.source(at.0, at.1)? else {
-            return Ok(Some("the version was taken back".into()));
-        };
-        while let Some(step) = self.reader.follow(at, source)? {
-            (at, source) = step;
-        }
-        Ok(match source {
-            Source::Lost(loss) => Some(format!("the content of this version was not kept: {loss}")),
-            _ => None,
+        Ok(match self.reader.bytes_of((node.id, node.version))? {
+            None => Some("the version was taken back".into()),
+            Some((_, Source::Lost(loss))) => {
+                Some(format!("the content of this version was not kept: {loss}"))
+            }
+            Some(_) => None,
         })
     }
 
