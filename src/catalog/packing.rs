@@ -149,7 +149,7 @@ impl Reader {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The next `limit` objects behind `after` in the order of their digests.
+    /// The next `limit` objects behind `after` in the order of their digests, with their sizes in bytes.
     ///
     /// # Errors
     /// If the catalog cannot be read.
@@ -157,13 +157,14 @@ impl Reader {
         &self,
         after: Option<ContentHash>,
         limit: u32,
-    ) -> Result<Vec<ContentHash>, CatalogError> {
-        let sql = "SELECT sha256 FROM object WHERE sha256 > ?1 ORDER BY sha256 LIMIT ?2";
+    ) -> Result<Vec<(ContentHash, u64)>, CatalogError> {
+        let sql = "SELECT sha256, size FROM object WHERE sha256 > ?1 ORDER BY sha256 LIMIT ?2";
         let mut query = self.db.prepare_cached(sql)?;
         // Nothing at all comes before every digest.
         let after = after.as_ref().map_or(&[][..], |hash| &hash.as_bytes()[..]);
         let rows = query.query_map(params![after, limit], |row| {
-            get_hash(row, 0)?.ok_or(rusqlite::Error::InvalidQuery)
+            let hash = get_hash(row, 0)?.ok_or(rusqlite::Error::InvalidQuery)?;
+            Ok((hash, get_u64(row, 1)?))
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -316,7 +317,7 @@ mod tests {
         assert_eq!(totals(&catalog), [(2, 30), (0, 0), (0, 0)]);
         let all: Result<_, CatalogError> =
             catalog.read(|reader| Ok((reader.objects_after(None, 9)?, reader.survey()?)));
-        assert_eq!(all.unwrap(), (vec![hash(1), hash(2)], None));
+        assert_eq!(all.unwrap(), (vec![(hash(1), 10), (hash(2), 20)], None));
         catalog.close(0);
     }
 

@@ -52,33 +52,6 @@ impl Reader {
         Ok(self.db.prepare_cached(sql)?.query_row([VERIFY], |row| row.get(0)).optional()?)
     }
 
-    /// Up to `limit` objects behind `after` in the order of their digests, with their sizes in bytes.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read.
-    pub fn sized_objects_after(
-        &self,
-        after: Option<ContentHash>,
-        limit: u32,
-    ) -> Result<Vec<(ContentHash, u64)>, CatalogError> {
-        let sql = "SELECT sha256, size FROM object WHERE sha256 > ?1 ORDER BY sha256 LIMIT ?2";
-        let after: &[u8] = after.as_ref().map_or(&[], |hash| hash.as_bytes());
-        let mut query = self.db.prepare_cached(sql)?;
-        let objects = query
-            .query_map(params![after, limit], |row| Ok((get_hash(row, 0)?, get_u64(row, 1)?)))?;
-        let objects: Vec<_> = objects.collect::<Result<_, _>>()?;
-        Ok(objects.into_iter().filter_map(|(hash, size)| Some((hash?, size))).collect())
-    }
-
-    /// Whether there is an object with this digest.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read.
-    pub fn has_object(&self, hash: ContentHash) -> Result<bool, CatalogError> {
-        let sql = "SELECT 1 FROM object WHERE sha256 = ?1";
-        Ok(self.db.prepare_cached(sql)?.exists([hash.as_bytes()])?)
-    }
-
     /// Up to `limit` heads of files behind `after`.
     ///
     /// # Errors
@@ -193,15 +166,5 @@ impl Reader {
             }
         }
         Ok(None)
-    }
-
-    /// The size of a version in bytes.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read.
-    pub fn version_size(&self, (file, number): VersionKey) -> Result<Option<u64>, CatalogError> {
-        let sql = "SELECT size FROM version WHERE file = ?1 AND number = ?2";
-        let values = params![file.0.cast_signed(), number];
-        Ok(self.db.prepare_cached(sql)?.query_row(values, |row| get_u64(row, 0)).optional()?)
     }
 }

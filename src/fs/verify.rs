@@ -352,7 +352,7 @@ impl Run<'_, '_> {
         let Some(store) = &self.fs.store else { return Ok(()) };
         loop {
             let after = self.state.borrow().after.parse().ok();
-            let page = self.ask(|reader| reader.sized_objects_after(after, PAGE))?;
+            let page = self.ask(|reader| reader.objects_after(after, PAGE))?;
             if page.is_empty() {
                 return Ok(());
             }

@@ -134,9 +134,9 @@ impl Fs {
         loop {
             let next = self.catalog.read_committed(|reader| reader.objects_after(after, ROWS));
             let next = next.map_err(|error: CatalogError| PackError::Index(error.into()))?;
-            let Some(last) = next.last() else { return Ok(live) };
+            let Some((last, _)) = next.last() else { return Ok(live) };
             after = Some(*last);
-            for object in next {
+            for (object, _) in next {
                 match add_needs(packs, object, &mut live) {
                     // It can be read no more, and when space is needed now, others come first.
                     Err(error @ PackError::Object { .. }) if throttle.is_urgent() => {

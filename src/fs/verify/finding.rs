@@ -111,7 +111,7 @@ impl Run<'_, '_> {
         trouble: Trouble,
         detail: String,
     ) -> Result<(), VerifyError> {
-        if !self.ask(|reader| reader.has_object(hash))? {
+        if self.ask(|reader| reader.stored_size(hash))?.is_none() {
             // It was given up meanwhile.
             return Ok(());
         }
@@ -210,7 +210,7 @@ impl Run<'_, '_> {
         self.ask(|reader| {
             let mut found = Vec::new();
             let same = reader.versions_with(hash)?;
-            if but.is_some() && reader.has_object(hash)? {
+            if but.is_some() && reader.stored_size(hash)?.is_some() {
                 found.push((Copy::Object(hash), None));
             }
             for version in &same {
@@ -225,7 +225,7 @@ impl Run<'_, '_> {
             }
             for (file, number) in same {
                 let next = (file, number + 1);
-                let longer = reader.version_size(next)?.is_some_and(|length| length >= size);
+                let longer = reader.version_facts(next)?.is_some_and(|facts| facts.size >= size);
                 if longer && let Some((path, number)) = reader.shown_as(next)? {
                     found.push((Copy::Longer(path, number), Some(next)));
                 }

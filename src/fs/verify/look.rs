@@ -218,7 +218,7 @@ impl Run<'_, '_> {
                 }
                 Err(found) => return Ok(Some(found)),
             }
-            if !self.ask(|reader| reader.has_object(hash))? {
+            if self.ask(|reader| reader.stored_size(hash))?.is_none() {
                 return Ok(None);
             }
         }
