@@ -203,12 +203,18 @@ impl Client<'_, '_> {
         Ok(self.answer.record(&status)?)
     }
 
-    fn prune(&mut self, path: &[u8], mode: PruneMode, cap: PruneCap) -> Result<(), QueryError> {
-        if !self.peer.is_privileged() {
-            return Err(QueryError::Denied {
-                what: "only root and the user who mounted may prune".into(),
-            });
+    /// Denies what only some may do: `what` says it after "may".
+    fn check_privilege(&self, what: &str) -> Result<(), QueryError> {
+        match self.peer.is_privileged() {
+            true => Ok(()),
+            false => Err(QueryError::Denied {
+                what: format!("only root and the user who mounted may {what}"),
+            }),
         }
+    }
+
+    fn prune(&mut self, path: &[u8], mode: PruneMode, cap: PruneCap) -> Result<(), QueryError> {
+        self.check_privilege("prune")?;
         let scope = if path.is_empty() { Scope::Everything } else { Scope::Below(path.into()) };
         let shared = self.shared;
         let total = shared.catalog.read_committed(|side| {
@@ -239,11 +245,7 @@ impl Client<'_, '_> {
     }
 
     fn reconcile(&mut self, wait: Wait) -> Result<(), QueryError> {
-        if !self.peer.is_privileged() {
-            return Err(QueryError::Denied {
-                what: "only root and the user who mounted may start a reconcile".into(),
-            });
-        }
+        self.check_privilege("start a reconcile")?;
         let host = &self.shared.host;
         host.start_reconcile();
         loop {
@@ -294,11 +296,7 @@ impl Client<'_, '_> {
     fn verify(&mut self, request: &VerifyRequest) -> Result<(), QueryError> {
         /// Long enough to see that the client is gone.
         const MOMENT: Duration = Duration::from_millis(1);
-        if !self.peer.is_privileged() {
-            return Err(QueryError::Denied {
-                what: "only root and the user who mounted may verify everything".into(),
-            });
-        }
+        self.check_privilege("verify everything")?;
         let host = Arc::clone(&self.shared.host);
         let mut told = Ok(());
         let done = host.verify(request, &mut |record| {
