@@ -47,7 +47,7 @@ pub use history::{ChangeInfo, Content, VersionInfo};
 pub use marks::LastPrune;
 pub use packing::{Amount, DueObject, ObjectTotals, Survey};
 pub use preserve::{Awaited, Source, VersionKey};
-pub use read::{Located, NodeInfo, Reader, When, components};
+pub use read::{Located, NodeInfo, Reader, When, components, is_below};
 pub use retained::{FileHistory, Retained, StoredContent};
 pub use rows::ChangeOp;
 pub use touched::{ByWhom, Named, Touched};

@@ -25,7 +25,9 @@ use std::collections::{HashMap, HashSet};
 
 use jiff::tz::TimeZone;
 
-use crate::catalog::{CatalogError, FileHistory, Reader, Retained, Source, StoredContent};
+use crate::catalog::{
+    CatalogError, FileHistory, Reader, Retained, Source, StoredContent, is_below,
+};
 use crate::retention::{
     Candidate, Decision, History, Item, KeepReason, Life, PressureQueue, Retention, Tally,
 };
@@ -58,9 +60,7 @@ impl Scope {
     fn has(&self, path: &[u8]) -> bool {
         match self {
             Self::Everything => true,
-            Self::Below(top) => path
-                .strip_prefix(&**top)
-                .is_some_and(|rest| top.is_empty() || rest.is_empty() || rest[0] == b'/'),
+            Self::Below(top) => is_below(path, top),
         }
     }
 }

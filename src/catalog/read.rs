@@ -498,6 +498,12 @@ pub fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|b| *b == b'/').filter(|name| !name.is_empty())
 }
 
+/// Whether a path is `top`, or in what is there; both without slashes at their ends. Everything is below
+/// an empty path.
+pub fn is_below(path: &[u8], top: &[u8]) -> bool {
+    top.is_empty() || path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
 pub(super) fn node_from_row(row: &Row<'_>) -> rusqlite::Result<NodeInfo> {
     let kind = Kind::from_code(row.get(1)?).unwrap_or(Kind::File);
     Ok(NodeInfo {

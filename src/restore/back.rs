@@ -9,7 +9,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::{Action, PlanError, Planner, Step};
-use crate::catalog::{ByWhom, Named, NodeInfo, Touched, When};
+use crate::catalog::{ByWhom, Named, NodeInfo, Touched, When, is_below};
 use crate::types::{FileId, Kind, Seq};
 
 /// How far to go back.
@@ -301,9 +301,4 @@ impl Phases {
         ];
         phases.into_iter().flatten().collect()
     }
-}
-
-fn is_below(path: &[u8], base: &[u8]) -> bool {
-    base.is_empty()
-        || path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
