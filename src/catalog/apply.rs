@@ -232,7 +232,7 @@ impl Apply<'_, '_> {
             self.end_tree(file)?;
         } else {
             let seq = self.rows.seq();
-            self.forget_inode(key, openness, Some(file.id));
+            self.forget_inode(key, openness, Some(&file));
             self.rows.end(file, seq);
         }
         self.record(ChangeOp::Unlink, file.id)
@@ -240,9 +240,9 @@ impl Apply<'_, '_> {
 
     /// An inode lost its last name; while it is open, what its sessions say belongs to `file` or
     /// to nobody.
-    fn forget_inode(&mut self, key: InodeKey, openness: Openness, file: Option<FileId>) {
+    fn forget_inode(&mut self, key: InodeKey, openness: Openness, file: Option<&FileRow>) {
         if openness == Openness::Open {
-            self.rows.state.orphans.insert(key, file);
+            self.rows.state.orphans.insert(key, file.map(|file| (file.id, file.head)));
         }
     }
 
@@ -340,7 +340,7 @@ impl Apply<'_, '_> {
             let taken = self.rows.file(target.child)?;
             if may_continue(&taken, &moved) {
                 self.rows.close_entry(old_dir, old_name, source)?;
-                self.settle_replaced(replaced, None);
+                self.settle_replaced(replaced, Some(&taken));
                 return self.replace(taken, moved, inode);
             }
             other = Some(taken.id);
@@ -371,11 +371,11 @@ impl Apply<'_, '_> {
             self.rows.put(file);
             return Ok(());
         }
-        self.settle_replaced(replaced, Some(file.id));
+        self.settle_replaced(replaced, Some(&file));
         self.end_tree(file)
     }
 
-    fn settle_replaced(&mut self, replaced: Option<Replaced>, file: Option<FileId>) {
+    fn settle_replaced(&mut self, replaced: Option<Replaced>, file: Option<&FileRow>) {
         if let Some(Replaced { key, openness, .. }) = replaced {
             self.forget_inode(key, openness, file);
         }
@@ -472,7 +472,7 @@ impl Apply<'_, '_> {
         if let Some(entry) = self.rows.entry(parent.id, &at.name)? {
             let mut taken = self.rows.file(entry.child)?;
             if taken.kind == Kind::File && taken.links == 1 {
-                self.settle_replaced(replaced, None);
+                self.settle_replaced(replaced, Some(&taken));
                 self.rows.insert_past_xattrs(taken.id, &Xattrs::default())?;
                 taken.key = inode.key;
                 taken.take_attr(&inode.attr);

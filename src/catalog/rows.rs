@@ -11,6 +11,7 @@ use std::num::NonZeroUsize;
 use lru::LruCache;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::preserve::VersionKey;
 use crate::types::{Attr, ContentHash, FileId, InodeKey, Kind, Seq, SessionId, Stamp, Writer};
 
 /// File rows kept in memory after a batch, some 200 bytes each.
@@ -214,8 +215,8 @@ pub(super) struct State {
     dirty: Vec<FileId>,
     /// What open sessions made, and ended ones whose digest is still on its way.
     pub(super) sessions: HashMap<SessionId, Made>,
-    /// Nameless inodes that are still open, and the ended file they were, if that may still grow.
-    pub(super) orphans: HashMap<InodeKey, Option<FileId>>,
+    /// Nameless inodes that are still open, and the file and newest version they were, if they were any.
+    pub(super) orphans: HashMap<InodeKey, Option<VersionKey>>,
     /// Files whose name was taken by another inode, until a walk finds them again or not.
     pub(super) limbo: Vec<FileId>,
     /// An event named something unknown, so something went around the mount.

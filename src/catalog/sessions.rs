@@ -23,7 +23,9 @@ pub(super) struct Sealed<'e> {
 impl Apply<'_, '_> {
     pub(super) fn seal(&mut self, sealed: &Sealed<'_>, session: SessionId) -> rusqlite::Result<()> {
         let Sealed { inode, digest, prefix, origin } = *sealed;
-        let Some(mut file) = self.sealed_file(inode)? else { return Ok(()) };
+        let Some(mut file) = self.sealed_file(inode)? else {
+            return self.seal_past(session, sealed);
+        };
         let made = self.rows.state.sessions.entry(session).or_default();
         made.awaited += u32::from(digest.is_none());
         if file.head > 0 && made.versions.last() == Some(&(file.id, file.head)) {
@@ -39,6 +41,7 @@ impl Apply<'_, '_> {
             self.rows.put(file);
             if file.ended.is_some() {
                 self.rows.move_incoming(file.id, number)?;
+                self.rows.state.orphans.insert(inode.key, Some((file.id, number)));
             }
             if let Some(prefix) = prefix {
                 self.rows.keep_as_prefix(file.id, number - 1, prefix)?;
@@ -57,7 +60,9 @@ impl Apply<'_, '_> {
         }
         match self.rows.state.orphans.get(&inode.key).copied() {
             // Unless another inode goes on with that file by now.
-            Some(Some(id)) => Ok(Some(self.rows.file(id)?).filter(|file| file.ended.is_some())),
+            Some(Some((id, _))) => {
+                Ok(Some(self.rows.file(id)?).filter(|file| file.ended.is_some()))
+            }
             Some(None) => Ok(None),
             None => {
                 self.unknown_inode(inode, "seal");
@@ -91,9 +96,31 @@ impl Apply<'_, '_> {
         if !grows && digest.is_some() {
             self.rows.lose_prefix(file.id, file.head - 1)?;
         }
-        self.rows.update_version(&mut file, &inode.attr, digest)?;
+        self.rows.update_version((file.id, file.head), &inode.attr, digest)?;
+        file.head_hash = HeadHash::Read(digest);
         self.rows.put(file);
         self.record_with(ChangeOp::Write, file.id, None, Some(file.head))
+    }
+
+    /// Another flush of a session whose version was replaced by another inode: it stays that version.
+    fn seal_past(&mut self, session: SessionId, sealed: &Sealed<'_>) -> rusqlite::Result<()> {
+        let Sealed { inode, digest, prefix, .. } = *sealed;
+        let orphan = self.rows.state.orphans.get(&inode.key).copied().flatten();
+        let Some(made) = self.rows.state.sessions.get_mut(&session) else { return Ok(()) };
+        made.awaited += u32::from(digest.is_none());
+        let Some((file, number)) = orphan.filter(|own| made.versions.last() == Some(own)) else {
+            return Ok(());
+        };
+        let current = self.rows.version_hash(file, number)?;
+        if digest.is_some() && digest == current {
+            return Ok(());
+        }
+        self.part_from_older(session)?;
+        let grows = prefix.is_some_and(|prefix| Some(prefix.hash) == current);
+        if !grows && digest.is_some() {
+            self.rows.lose_prefix(file, number - 1)?;
+        }
+        self.rows.update_version((file, number), &inode.attr, digest)
     }
 
     /// What a session has made of files that were moved over others had the content of its newest

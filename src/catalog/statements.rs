@@ -4,6 +4,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
+use super::preserve::VersionKey;
 use super::rows::{ChangeOp, EntryRow, FileRow, HeadHash, Rows, get_hash, get_u64};
 use crate::types::{Attr, ContentHash, FileId, Origin, Seq};
 
@@ -160,18 +161,18 @@ impl Rows<'_> {
         Ok(number)
     }
 
-    /// Brings the head to a later state of the same session.
+    /// Brings a version to a later state of the same session.
     pub(super) fn update_version(
         &self,
-        row: &mut FileRow,
+        (file, number): VersionKey,
         attr: &Attr,
         hash: Option<ContentHash>,
     ) -> rusqlite::Result<()> {
         let sql = "UPDATE version SET sha256 = ?3, size = ?4, mtime_ns = ?5, mode = ?6, uid = ?7,
                    gid = ?8 WHERE file = ?1 AND number = ?2";
         self.db.prepare_cached(sql)?.execute(params![
-            row.id.0.cast_signed(),
-            row.head,
+            file.0.cast_signed(),
+            number,
             hash.as_ref().map(ContentHash::as_bytes),
             attr.size.cast_signed(),
             attr.mtime.as_ns(),
@@ -179,7 +180,6 @@ impl Rows<'_> {
             attr.uid,
             attr.gid,
         ])?;
-        row.head_hash = HeadHash::Read(hash);
         Ok(())
     }
 

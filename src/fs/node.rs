@@ -194,6 +194,12 @@ impl Node {
         self.peek_open(|open| open.seals) != Some(session.seals)
     }
 
+    /// Its open handles that may change the content, oldest first.
+    pub(super) fn open_to_write(&self) -> Vec<Arc<File>> {
+        let open = |open: &OpenState| open.writers.iter().filter_map(Weak::upgrade).collect();
+        self.peek_open(open).unwrap_or_default()
+    }
+
     /// Looks at the state of a node that may be in use.
     pub(super) fn peek_open<T>(&self, look: impl FnOnce(&OpenState) -> T) -> Option<T> {
         self.open.lock().as_deref().map(look)

@@ -43,6 +43,14 @@ impl Victim {
         self.stat.attr.kind == Kind::Dir || self.stat.attr.nlink <= 1
     }
 
+    /// The node, if what was sealed of it last is its end: held for sealing, that stays so until the
+    /// catalog knows.
+    pub(super) fn leaving(&self) -> Option<Arc<Node>> {
+        // Two renames of each other's targets would wait for each other: with one name each, the kernel
+        // has one wait for the other before.
+        self.node.clone().filter(|_| self.was_last())
+    }
+
     /// Whether a content goes with the name.
     fn has_content(&self) -> bool {
         self.stat.attr.kind == Kind::File && self.stat.attr.size > 0 && self.was_last()
@@ -93,6 +101,7 @@ impl Fs {
         let _tree = self.tree.read();
         let dir = self.path_fd(&dir_node)?;
         let victim = self.victim(&dir, name)?;
+        self.seal_victim(&victim);
         let kept = Cell::new(None);
         let remove = || match self.room_for(&victim, &dir_node, name) {
             None => rustix::fs::unlinkat(&*dir, name, how),
@@ -147,13 +156,16 @@ impl Fs {
         let dir = self.path_fd(&dir_node)?;
         let new_dir = self.path_fd(&new_dir_node)?;
         let moved = self.victim(&dir, name)?;
-        let target = match self.victim(&new_dir, new_name) {
+        let mut target = match self.victim(&new_dir, new_name) {
             Ok(victim) => Some(victim),
             Err(Errno::NOENT) => None,
             Err(error) => return Err(error),
         };
         let replaces = !flags.intersects(RenameFlags::EXCHANGE | RenameFlags::NOREPLACE);
         let replaced = target.as_ref().filter(|target| replaces && target.key != moved.key);
+        if let Some(target) = replaced {
+            self.seal_victim(target);
+        }
         let kept = replaced.and_then(|target| self.link_in(target, &new_dir_node, new_name));
         let rename = || {
             let _caller = within_limits(caller)?;
@@ -176,7 +188,9 @@ impl Fs {
             let from = Place { parent: dir_node.key, name: name.into() };
             let to = Place { parent: new_dir_node.key, name: new_name.into() };
             let inode = Inode { key: moved.key, attr };
-            let op = match target {
+            let leaving = target.as_ref().and_then(Victim::leaving);
+            let _one = leaving.as_ref().map(|node| node.sealing.lock());
+            let op = match target.take() {
                 Some(target) if flags.contains(RenameFlags::EXCHANGE) => {
                     if let Some(node) = &target.node {
                         node.set_place(parent, name);
@@ -197,10 +211,26 @@ impl Fs {
             };
             self.push(Some(writer), op);
         });
-        if let (Err(_), Some(Ok(id)), Some(store)) = (renamed, kept, self.keeping()) {
-            store.discard(id);
+        if let (Err(_), Some(target)) = (renamed, target) {
+            self.let_stay(&target, kept);
         }
         renamed
+    }
+
+    /// A name that was to be taken from something is still there.
+    pub(super) fn let_stay(&self, target: &Victim, kept: Option<Result<IncomingId, Loss>>) {
+        if let (Some(Ok(id)), Some(store)) = (kept, self.keeping()) {
+            store.discard(id);
+            // A link that comes and goes moves the time of the inode.
+            self.push(None, Op::Attr { inode: target.now(), before: None });
+        }
+    }
+
+    /// Seals what somebody is writing to something that is about to lose its last name.
+    pub(super) fn seal_victim(&self, victim: &Victim) {
+        if let Some(node) = victim.leaving() {
+            self.seal_leaving(&node);
+        }
     }
 
     /// Takes or moves a name of an inode, and tells with what the inode is then.
@@ -222,12 +252,10 @@ impl Fs {
         }
     }
 
-    /// Tells what becomes of what has just lost a name to something else.
+    /// Tells what becomes of what has just lost a name to something else. The caller holds what is
+    /// [leaving](Victim::leaving) for sealing.
     pub(super) fn tell_displaced(&self, target: &Victim, kept: Option<Result<IncomingId, Loss>>) {
-        {
-            let _one = target.node.as_ref().map(|node| node.sealing.lock());
-            Self::forget_name(target);
-        }
+        Self::forget_name(target);
         self.tell_leaving(target);
         self.tell_kept(target, kept);
         self.forget_path(target);

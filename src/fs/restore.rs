@@ -137,12 +137,15 @@ impl Fs {
         let _tree = self.tree.read();
         let dir_fd = self.path_fd(&dir.node)?;
         let target = self.find_victim(&dir_fd, name)?;
+        if let Some(target) = &target {
+            self.seal_victim(target);
+        }
         let kept = target.as_ref().and_then(|target| self.link_in(target, &dir.node, name));
         let fd = match staged.move_to(dir_fd.as_fd(), name) {
             Ok(fd) => fd,
             Err(error) => {
-                if let (Some(Ok(id)), Some(store)) = (kept, self.keeping()) {
-                    store.discard(id);
+                if let Some(target) = target {
+                    self.let_stay(&target, kept);
                 }
                 return Err(error.into());
             }
@@ -153,6 +156,8 @@ impl Fs {
         node.set_place(dir.node.id, name);
         node.known.store(true, std::sync::atomic::Ordering::Relaxed);
         let replaced = target.as_ref().map(Victim::replaced);
+        let leaving = target.as_ref().and_then(Victim::leaving);
+        let one = leaving.as_ref().map(|node| node.sealing.lock());
         if let Some(target) = target {
             self.tell_displaced(&target, kept);
             if target.was_last() {
@@ -162,6 +167,7 @@ impl Fs {
         let inode = Inode { key: node.key, attr: stat.attr };
         let at = Place { parent: dir.node.key, name: name.into() };
         self.push(Some(Arc::clone(&writer)), Op::Arrive { at, inode, replaced });
+        drop(one);
         let (session, origin) = (self.new_session(), Origin::Restore);
         self.push(Some(writer), Op::Seal { inode, session, digest, prefix: None, origin });
         let number = node.with_open(|open| {

@@ -96,10 +96,23 @@ impl Fs {
         self.push(None, Op::End { session, left });
     }
 
-    fn seal_file(&self, file: &Arc<File>, why: Why) {
-        let Some(session) = &file.session else { return };
+    fn seal_file(&self, file: &File, why: Why) {
         // Before the session's lock, as everywhere.
         let _tree = self.tree.read();
+        self.seal_open(file, why);
+    }
+
+    /// Seals what has been written so far to a node that is about to lose its last name: whoever writes
+    /// goes on with that version. The caller holds the tree lock.
+    pub(super) fn seal_leaving(&self, node: &Node) {
+        for file in node.open_to_write() {
+            self.seal_open(&file, Why::Close);
+        }
+    }
+
+    /// The caller holds the tree lock.
+    fn seal_open(&self, file: &File, why: Why) {
+        let Some(session) = &file.session else { return };
         let mut state = session.state.lock();
         let _one = file.node.sealing.lock();
         if let Err(error) = self.seal(&file.node, file, session, &mut state, why) {
@@ -319,9 +332,7 @@ impl Fs {
         change: impl FnOnce() -> Result<T, Errno>,
         tell: impl FnOnce(Attr, T),
     ) -> Result<(), Errno> {
-        let writers: Vec<Arc<File>> = node
-            .peek_open(|open| open.writers.iter().filter_map(std::sync::Weak::upgrade).collect())
-            .unwrap_or_default();
+        let writers = node.open_to_write();
         let sessions = || writers.iter().filter_map(|file| file.session.as_ref());
         let mut states: Vec<_> = sessions().map(|session| session.state.lock()).collect();
         let _one = node.sealing.lock();

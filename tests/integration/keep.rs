@@ -76,9 +76,13 @@ impl Mounted {
     /// Every version of a path can be printed, and is what it was.
     #[track_caller]
     pub(crate) fn assert_kept(&self, path: &str) {
-        for version in self.log_of(path) {
+        let log = self.log_of(path);
+        for version in &log {
             let number = format!("{path}@{}", version["number"]);
-            assert_eq!(version["sha256"], sha256(self.cat(&[&number])), "{number}: {version:#}");
+            let output = self.run(&["cat", &number]);
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{number}: {error}\n{log:#?}\n{}", self.log());
+            assert_eq!(version["sha256"], sha256(output.stdout), "{number}: {log:#?}");
         }
     }
 }
@@ -214,6 +218,48 @@ fn a_deleted_file_that_is_open_has_no_link_and_goes_on(
     }
     drop(file);
     mounted.assert_kept("f");
+}
+
+/// Whoever goes on writing to what another file has replaced goes on with the version that he has made.
+#[rstest]
+fn what_was_written_last_to_a_replaced_file_is_kept(
+    #[values("io=auto", "io=stream", "io=passthrough", "passthrough=off")] options: &str,
+    #[values(false, true)] was_closed: bool,
+    #[values("rename", "unlink", "restore")] how: &str,
+) {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::with_options(options);
+    let f = mounted.at("f");
+    fs::write(&f, "first").unwrap();
+    fs::write(mounted.at("other"), "other").unwrap();
+    fs::remove_file(&f).unwrap();
+    let mut file = File::create_new(&f).unwrap();
+    file.write_all(b"before ").unwrap();
+    if was_closed {
+        drop(file.try_clone().unwrap());
+    }
+    match how {
+        "rename" => fs::rename(mounted.at("other"), &f).unwrap(),
+        "unlink" => {
+            fs::remove_file(&f).unwrap();
+            fs::write(&f, "other").unwrap();
+        }
+        _ => drop(mounted.ok(&["restore", "other", "--version", "1", "--to", "f"])),
+    }
+    file.write_all(b"after").unwrap();
+    drop(file);
+    mounted.sync();
+    mounted.wait_for("the inode to be forgotten", || {
+        mounted.log_of("f").iter().all(|version| version["content"] != "none")
+    });
+    let log = mounted.log_of("f");
+    let contents: Vec<_> =
+        log.iter().map(|v| mounted.cat(&[&format!("f@{}", v["number"])])).collect();
+    assert_eq!(contents, [b"first".as_slice(), b"before after", b"other"], "{log:#?}");
+    mounted.assert_kept("f");
+    mounted.assert_catalog_is_true();
 }
 
 #[test]
