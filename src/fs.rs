@@ -277,11 +277,11 @@ impl Fs {
             weak: weak.clone(),
             options,
         });
+        fs.push(None, Op::Root { inode: Inode { key, attr: stat.attr } });
         fs.hashers.start(readers).map_err(thread_error)?;
         mapped::start(&fs).map_err(thread_error)?;
         keeper::start(&fs).map_err(thread_error)?;
         packing::start(&fs).map_err(thread_error)?;
-        fs.push(None, Op::Root { inode: Inode { key, attr: stat.attr } });
         Ok(fs)
     }
 

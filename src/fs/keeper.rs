@@ -57,6 +57,8 @@ pub(super) struct Keeper {
     list: Mutex<Vec<Waits>>,
     /// Some of what was on the list is being taken in.
     taking: AtomicBool,
+    /// What an earlier run has left was not looked at yet.
+    has_left: AtomicBool,
     signal: Condvar,
     /// There are objects to give up.
     pub(super) gives: AtomicBool,
@@ -127,7 +129,8 @@ impl Keeper {
     /// Whether anything could be taken in at once, or is.
     fn is_at_work(&self) -> bool {
         let list = self.list.lock();
-        self.taking.load(Ordering::Relaxed) || list.iter().any(|waits| waits.whose == Whose::Ours)
+        let looks = self.taking.load(Ordering::Relaxed) || self.has_left.load(Ordering::Relaxed);
+        looks || list.iter().any(|waits| waits.whose == Whose::Ours)
     }
 
     /// Begins to plan what is to go, before the catalog is looked at.
@@ -176,7 +179,15 @@ pub(super) fn start(fs: &Arc<Fs>) -> std::io::Result<()> {
     let has_pins = pins.is_ok_and(|pins: Vec<_>| !pins.is_empty());
     fs.keeper.has_pins.store(has_pins, Ordering::Relaxed);
     fs.keeper.gives.store(true, Ordering::Relaxed);
-    fs.keeper.list.lock().extend(there.into_iter().map(|id| Waits { id, whose: Whose::Left }));
+    for id in there {
+        // What still has a name goes no further, before anybody looks at its times.
+        if store.let_go_if_linked(id).unwrap_or(false) {
+            fs.tell_stored(id, None, Came::AsCopy);
+        } else {
+            fs.keeper.list.lock().push(Waits { id, whose: Whose::Left });
+        }
+    }
+    fs.keeper.has_left.store(true, Ordering::Relaxed);
     let weak = Arc::downgrade(fs);
     let work = move || {
         if let Some(fs) = weak.upgrade() {
@@ -197,6 +208,7 @@ fn watch(weak: &Weak<Fs>, store: &Store) {
             }
         }
         fs.take_in(store);
+        fs.keeper.has_left.store(false, Ordering::Relaxed);
         fs.make_room(store);
     }
 }
@@ -240,6 +252,14 @@ impl Fs {
         const PATIENCE: Duration = Duration::from_millis(500);
         let since = Instant::now();
         while self.keeper.is_at_work() && since.elapsed() < PATIENCE {
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Waits until what an earlier run has left was taken in, but for what somebody still uses.
+    pub(super) fn settle_left(&self, is_enough: impl Fn() -> bool) {
+        const PAUSE: Duration = Duration::from_millis(5);
+        while self.keeper.has_left.load(Ordering::Relaxed) && !is_enough() {
             std::thread::sleep(PAUSE);
         }
     }

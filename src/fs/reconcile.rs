@@ -211,6 +211,8 @@ impl Fs {
             self.push(None, Op::WalkDone);
         }
         self.imported.store(true, Ordering::Relaxed);
+        self.settle_left(|| self.reconcile.stopped());
+        self.check_stop()?;
         self.catalog.barrier();
         self.catalog.reconciled();
         Ok(())

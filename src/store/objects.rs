@@ -217,9 +217,22 @@ impl Store {
         rustix::fs::openat(&self.incoming, &*incoming_name(id), READ, Mode::empty())
     }
 
+    /// Forgets what has another name: it is somebody's, as a crash between two steps leaves it. Returns
+    /// whether it has.
+    ///
+    /// # Errors
+    /// `ENOENT` if it does not wait any more; the filesystem's.
+    pub fn let_go_if_linked(&self, id: IncomingId) -> Result<bool, Errno> {
+        let linked = stat::fstat(self.open_incoming(id)?)?.attr.nlink > 1;
+        if linked {
+            self.discard(id);
+        }
+        Ok(linked)
+    }
+
     /// Makes an object of what was preserved. Nobody may be changing it any more. Asks `go_on` between
     /// reads, and calls `tell` with digest and size in bytes before the content has its name. What has
-    /// another name is somebody's, as a crash between two steps leaves it: that is only let go.
+    /// another name [is only let go](Store::let_go_if_linked).
     ///
     /// # Errors
     /// `EINTR` if it is not to go on; the filesystem's.
@@ -230,12 +243,11 @@ impl Store {
         go_on: &dyn Fn() -> bool,
         tell: &mut dyn FnMut(Option<(ContentHash, u64)>),
     ) -> Result<(), Errno> {
-        let file = self.open_incoming(id)?;
-        if stat::fstat(&file)?.attr.nlink > 1 {
-            self.discard(id);
+        if self.let_go_if_linked(id)? {
             tell(None);
             return Ok(());
         }
+        let file = self.open_incoming(id)?;
         let (hash, size) = read_whole(file.as_fd(), go_on)?;
         if came == Came::AsCopy {
             rustix::fs::fdatasync(&file)?;
