@@ -47,8 +47,8 @@ struct Writer {
     rng: TestRng,
     /// A name that nobody else uses.
     own: String,
-    /// The contents that the own file had when it was closed, each with the operation that made it.
-    closed: Vec<(u64, String)>,
+    /// The contents that the own file had when it was closed, each with when that was and what made it.
+    closed: Vec<(u64, String, String)>,
     kept_open: Option<File>,
 }
 
@@ -85,7 +85,8 @@ impl Writer {
     fn step(&mut self, dir: &Path, done: &AtomicU64) -> std::io::Result<()> {
         let name = self.name();
         let path = dir.join(&name);
-        match self.below(20) {
+        let what = self.below(20);
+        match what {
             0..5 => fs::write(&path, self.bytes())?,
             5..8 => OpenOptions::new()
                 .append(true)
@@ -133,7 +134,8 @@ impl Writer {
         if let Ok(content) = fs::read(own)
             && content.len() as u64 <= COPIED
         {
-            self.closed.push((now, sha256(content)));
+            let made = format!("operation {now}: {what} on {name}, {} B", content.len());
+            self.closed.push((now, sha256(content), made));
         }
         Ok(())
     }
@@ -153,8 +155,8 @@ impl Writer {
 }
 
 /// Lets the writers work, and kills the daemon meanwhile; returns the contents that each own file had
-/// before a sync, by its name.
-fn work_and_kill(mounted: &mut Mounted, seed: u64) -> Vec<(String, BTreeSet<String>)> {
+/// before a sync and what made them, by its name.
+fn work_and_kill(mounted: &mut Mounted, seed: u64) -> Vec<(String, Vec<(String, String)>)> {
     let mut moments = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed.to_le_bytes(); 4].concat());
     let until = OPERATIONS + moments.next_u64() % OPERATIONS;
     let (done, dead) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -176,8 +178,8 @@ fn work_and_kill(mounted: &mut Mounted, seed: u64) -> Vec<(String, BTreeSet<Stri
         synced
     });
     let known = |writer: Writer| {
-        let closed = writer.closed.into_iter().filter(|(when, _)| *when < synced);
-        (writer.own, closed.map(|(_, digest)| digest).collect())
+        let closed = writer.closed.into_iter().filter(|(when, ..)| *when < synced);
+        (writer.own, closed.map(|(_, digest, made)| (digest, made)).collect())
     };
     writers.into_iter().map(known).collect()
 }
@@ -266,7 +268,7 @@ fn brief(log: &[Value]) -> String {
 
 fn stress(mut mounted: Mounted, options: &str) {
     let seed = setting("HORACE_STRESS_SEED", 1);
-    let mut expected: Vec<(String, BTreeSet<String>)> = Vec::new();
+    let mut expected: Vec<(String, Vec<(String, String)>)> = Vec::new();
     for round in 0..setting("HORACE_STRESS_ROUNDS", ROUNDS) {
         let seed = seed.wrapping_mul(1_000_003) + round;
         eprintln!("-o {options}, round {round}, seed {seed}");
@@ -283,15 +285,19 @@ fn stress(mut mounted: Mounted, options: &str) {
         let (well, findings, summary) = mounted.verify(&["--restart"]);
         assert!(well && findings.is_empty(), "{findings:#?}");
         assert_eq!(summary["skipped"], 0, "{summary:#}");
-        for (name, digests) in &expected {
+        for (name, closed) in &expected {
             let log = mounted.log_of(name);
-            for digest in digests {
+            for (digest, made) in closed {
                 // What a larger one begins with is lost with that.
                 let kept = |v: &Value| {
                     let there = v["content"] != "none" || v["content_reason"] == "too-large";
                     v["sha256"] == *digest && there
                 };
-                assert!(log.iter().any(kept), "{name} has lost {digest}:\n{}", brief(&log));
+                assert!(
+                    log.iter().any(kept),
+                    "{name} has lost {digest}, {made}:\n{}\n{closed:#?}",
+                    brief(&log)
+                );
             }
         }
     }
