@@ -46,7 +46,7 @@ pub use chunks::ChunkDb;
 pub use history::{ChangeInfo, Content, VersionInfo};
 pub use marks::LastPrune;
 pub use packing::{Amount, DueObject, ObjectTotals, Survey};
-pub use preserve::{Awaited, Source, VersionKey};
+pub use preserve::{Awaited, Source, Unread, VersionKey};
 pub use read::{Located, NodeInfo, Reader, When, components, is_below};
 pub use retained::{FileHistory, Retained, StoredContent};
 pub use rows::ChangeOp;

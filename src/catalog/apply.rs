@@ -40,7 +40,9 @@ pub(super) fn apply(rows: &mut Rows<'_>, event: &Event) -> rusqlite::Result<()> 
         }
         Op::Digest { session, read, prefix } => this.digest(*session, read.as_ref(), *prefix),
         Op::Preserve { key, kept } => this.preserve(*key, *kept),
-        Op::Stored { id, content, original } => this.stored(*id, *content, *original),
+        Op::Stored { id, content, original, prefix } => {
+            this.stored(*id, *content, *original, *prefix)
+        }
         Op::Dropped { hash } => this.dropped(*hash),
         Op::Packing { hash, packing } => this.rows.set_packing(*hash, *packing, event.time_ns),
         Op::Cleaned { dropped } => this.rows.set_cleaned(*dropped),

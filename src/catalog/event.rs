@@ -219,6 +219,8 @@ pub enum Op {
         content: Option<(ContentHash, u64)>,
         /// It is the inode itself that had the version, and not a copy.
         original: bool,
+        /// What it begins with, if the version before it may be that.
+        prefix: Option<Prefix>,
     },
     /// An object was given up.
     Dropped {
@@ -308,8 +310,9 @@ pub enum Op {
 pub enum Found {
     /// Nothing: only the name and the attributes count.
     Unread,
-    /// The digest of a regular file that did not change while it was read.
-    Content(ContentHash),
+    /// The digest of a regular file that did not change while it was read, and what it begins with if
+    /// it may have grown.
+    Content(ContentHash, Option<Prefix>),
     /// A symlink to these bytes.
     Target(Box<[u8]>),
 }

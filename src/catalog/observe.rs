@@ -5,7 +5,7 @@
 //! them may be applied twice without harm. What they reveal gets the origin of the observation.
 
 use super::apply::{Apply, may_continue};
-use super::event::{Found, Place};
+use super::event::{Found, Place, Prefix};
 use super::rows::{ChangeOp, FileRow, HeadHash};
 use crate::types::{ContentHash, FileId, Inode, InodeKey, Kind, Origin};
 
@@ -76,7 +76,7 @@ impl Apply<'_, '_> {
         found: &Found,
         origin: Origin,
     ) -> rusqlite::Result<()> {
-        let Found::Content(hash) = found else {
+        let Found::Content(hash, prefix) = found else {
             if file.kind == Kind::File && file.stamp.mtime_ns != inode.attr.mtime.as_ns() {
                 // The content may be new too: that is for a reading, or for the seal, to say.
                 return Ok(());
@@ -94,21 +94,23 @@ impl Apply<'_, '_> {
             }) {
                 // A crash came between the version and its digest.
                 self.rows.fill_hash(file.id, file.head, *hash)?;
+                self.rows.keep_as_prefix(file.id, file.head - 1, *prefix)?;
                 file.head_hash = HeadHash::Read(Some(*hash));
             }
         }
-        self.found_content(file, inode, *hash, origin)
+        self.found_content(file, inode, (*hash, *prefix), origin)
     }
 
     fn found_content(
         &mut self,
         mut file: FileRow,
         inode: &Inode,
-        hash: ContentHash,
+        (hash, prefix): (ContentHash, Option<Prefix>),
         origin: Origin,
     ) -> rusqlite::Result<()> {
         match self.new_version_from(&mut file, inode, Some(hash), origin)? {
             Some(number) => {
+                self.rows.keep_as_prefix(file.id, number - 1, prefix)?;
                 file.settle(&inode.attr);
                 self.rows.put(file);
                 self.record_with(ChangeOp::Write, file.id, None, Some(number))
@@ -134,7 +136,9 @@ impl Apply<'_, '_> {
         taken.take_attr(&inode.attr);
         self.rows.put(taken);
         match found {
-            Found::Content(hash) => self.found_content(taken, inode, *hash, origin),
+            Found::Content(hash, prefix) => {
+                self.found_content(taken, inode, (*hash, *prefix), origin)
+            }
             Found::Unread | Found::Target(_) => {
                 self.unknown("continue_as");
                 Ok(())
@@ -154,7 +158,7 @@ impl Apply<'_, '_> {
         let mut file = self.be_born(parent, &at.name, inode)?;
         let mut number = None;
         match found {
-            Found::Content(hash) => {
+            Found::Content(hash, _) => {
                 number = self.new_version_from(&mut file, inode, Some(*hash), origin)?;
                 if number.is_none() {
                     self.rows.insert_attr(file.id, &inode.attr)?;

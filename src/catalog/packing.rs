@@ -279,7 +279,7 @@ mod tests {
 
     fn stored(n: u8) -> Op {
         let content = Some((hash(n), u64::from(n) * 10));
-        Op::Stored { id: IncomingId(n.into()), content, original: false }
+        Op::Stored { id: IncomingId(n.into()), content, original: false, prefix: None }
     }
 
     fn due(catalog: &Catalog) -> Vec<(u8, bool)> {

@@ -26,6 +26,15 @@ pub type VersionKey = (FileId, u32);
 /// What waits to become an object, with digest and size in bytes if they are known.
 pub type Awaited = (IncomingId, Option<(ContentHash, u64)>);
 
+/// The version for which something was preserved, as long as its digest is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unread {
+    /// The modification time that its content had, in nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Size in bytes of the version before it, if that has a digest.
+    pub before: Option<u64>,
+}
+
 /// Where the content of one version is to be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -116,6 +125,7 @@ impl Apply<'_, '_> {
         id: IncomingId,
         content: Option<(ContentHash, u64)>,
         original: bool,
+        prefix: Option<Prefix>,
     ) -> rusqlite::Result<()> {
         let version = self.rows.take_incoming(id)?;
         let Some((hash, size)) = content else {
@@ -134,7 +144,8 @@ impl Apply<'_, '_> {
             Some((Some(known), _)) if known == hash => Ok(()),
             // The bytes were gone before they could be read, but not lost.
             Some((None, known)) if original && known == size => {
-                self.rows.fill_hash(file, number, hash)
+                self.rows.fill_hash(file, number, hash)?;
+                self.rows.keep_as_prefix(file, number - 1, prefix)
             }
             _ => self.rows.set_kept(file, number, Loss::Overwritten.code()),
         }
@@ -279,13 +290,14 @@ impl Rows<'_> {
         self.db.prepare_cached(sql)?.execute(values).map(|_| ())
     }
 
-    /// Notes that a version is what the next one begins with, if it is.
+    /// Notes that a version is what the next one begins with, if it is. `prefix` is of that next one.
     pub(super) fn keep_as_prefix(
         &self,
         file: FileId,
         number: u32,
-        prefix: Prefix,
+        prefix: Option<Prefix>,
     ) -> rusqlite::Result<()> {
+        let Some(prefix) = prefix else { return Ok(()) };
         let sql = "UPDATE version SET kept = ?5
                    WHERE file = ?1 AND number = ?2 AND size = ?3 AND sha256 = ?4";
         self.db.prepare_cached(sql)?.execute(params![
@@ -395,6 +407,23 @@ impl Reader {
             Ok((IncomingId(get_u64(row, 0)?), get_hash(row, 1)?.map(|hash| (hash, size))))
         })?;
         Ok(found.collect::<Result<_, _>>()?)
+    }
+
+    /// What is known of the version for which something was preserved; `None` if there is none, or it has
+    /// its digest.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn unread(&self, id: IncomingId) -> Result<Option<Unread>, CatalogError> {
+        let sql = "SELECT v.mtime_ns, (SELECT b.size FROM version b WHERE b.file = v.file
+                       AND b.number = v.number - 1 AND b.sha256 IS NOT NULL)
+                   FROM incoming i JOIN version v ON v.file = i.file AND v.number = i.number
+                   WHERE i.id = ?1 AND v.sha256 IS NULL";
+        let read = |row: &rusqlite::Row<'_>| {
+            let before: Option<i64> = row.get(1)?;
+            Ok(Unread { mtime_ns: row.get(0)?, before: before.map(i64::cast_unsigned) })
+        };
+        Ok(self.db.prepare_cached(sql)?.query_row([id.0.cast_signed()], read).optional()?)
     }
 
     /// How many objects there are, and how many bytes.

@@ -491,6 +491,25 @@ impl Reader {
             None => Ok(None),
         }
     }
+
+    /// The size in bytes of the newest version of a live file, by its inode, of which the digest is known: the
+    /// head or the one before it.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn known_size(&self, key: InodeKey) -> Result<Option<u64>, CatalogError> {
+        let sql = "SELECT v.size FROM file f JOIN version v ON v.file = f.id
+                   WHERE f.ino = ?1 AND f.generation = ?2 AND f.ended_seq IS NULL
+                   AND v.number >= f.head - 1 AND v.sha256 IS NOT NULL
+                   ORDER BY v.number DESC LIMIT 1";
+        Ok(self
+            .db
+            .prepare_cached(sql)?
+            .query_row(params![key.ino.cast_signed(), key.generation.cast_signed()], |row| {
+                get_u64(row, 0)
+            })
+            .optional()?)
+    }
 }
 
 /// The names in a path; slashes before, after and between them count as one.

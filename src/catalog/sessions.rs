@@ -43,9 +43,7 @@ impl Apply<'_, '_> {
                 self.rows.move_incoming(file.id, number)?;
                 self.rows.state.orphans.insert(inode.key, Some((file.id, number)));
             }
-            if let Some(prefix) = prefix {
-                self.rows.keep_as_prefix(file.id, number - 1, prefix)?;
-            }
+            self.rows.keep_as_prefix(file.id, number - 1, prefix)?;
             return self.record_with(ChangeOp::Write, file.id, None, Some(number));
         }
         self.rows.unkeep(file.id, file.head)?;
@@ -93,7 +91,8 @@ impl Apply<'_, '_> {
         }
         self.part_from_older(session)?;
         let grows = prefix.is_some_and(|prefix| Some(prefix.hash) == current);
-        if !grows && digest.is_some() {
+        // Unless the digest that follows says so, nobody knows that it still is.
+        if !grows {
             self.rows.lose_prefix(file.id, file.head - 1)?;
         }
         self.rows.update_version((file.id, file.head), &inode.attr, digest)?;
@@ -117,7 +116,7 @@ impl Apply<'_, '_> {
         }
         self.part_from_older(session)?;
         let grows = prefix.is_some_and(|prefix| Some(prefix.hash) == current);
-        if !grows && digest.is_some() {
+        if !grows {
             self.rows.lose_prefix(file, number - 1)?;
         }
         self.rows.update_version((file, number), &inode.attr, digest)
@@ -183,10 +182,7 @@ impl Apply<'_, '_> {
                 self.rows.put(file);
             }
             self.rows.fill_hash(id, number, digest)?;
-            match prefix {
-                Some(prefix) => self.rows.keep_as_prefix(id, number - 1, prefix)?,
-                None => self.rows.lose_prefix(id, number - 1)?,
-            }
+            self.rows.keep_as_prefix(id, number - 1, prefix)?;
         }
         Ok(())
     }

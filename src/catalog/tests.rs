@@ -262,8 +262,10 @@ fn what_a_crash_came_before_is_not_replaced() {
     let mut w = World::new();
     w.write("f", 10, 1);
     let keep = |id| Op::Preserve { key: key(10), kept: Kept::Incoming(IncomingId(id)) };
-    let stored =
-        |id| Op::Stored { id: IncomingId(id), content: Some((hash(1), 10)), original: false };
+    let stored = |id| {
+        let (id, content) = (IncomingId(id), Some((hash(1), 10)));
+        Op::Stored { id, content, original: false, prefix: None }
+    };
     w.push(keep(1));
     w.push(stored(1));
     let source = |w: &World| w.catalog.read(|r| r.source(w.id("f").unwrap(), 1)).unwrap().unwrap();
@@ -476,10 +478,10 @@ fn observing_what_is_known_changes_nothing() {
     let mut w = World::new();
     w.write("f", 10, 1);
     let inode = Inode { key: key(10), attr: attr(10, Kind::File, 1_003) };
-    w.observe(ROOT, "f", inode, Found::Content(hash(1)));
+    w.observe(ROOT, "f", inode, Found::Content(hash(1), None));
     let seq = w.seq();
     for _ in 0..2 {
-        w.observe(ROOT, "f", inode, Found::Content(hash(1)));
+        w.observe(ROOT, "f", inode, Found::Content(hash(1), None));
         w.observe(ROOT, "f", inode, Found::Unread);
     }
     assert_eq!(w.seq(), seq);
@@ -491,7 +493,7 @@ fn a_change_around_the_mount_is_a_version_of_its_own() {
     let mut w = World::new();
     w.write("f", 10, 1);
     let inode = w.inode(10, Kind::File);
-    w.observe(ROOT, "f", inode, Found::Content(hash(2)));
+    w.observe(ROOT, "f", inode, Found::Content(hash(2), None));
     assert_eq!(w.log("f"), [1, 2]);
     let id = w.id("f").unwrap();
     let versions = w.catalog.read(|r| r.versions(id)).unwrap();
@@ -592,7 +594,7 @@ fn a_late_digest_that_a_crash_cut_off_is_filled_in_by_the_walk() {
     let sealed = Inode { key: key(10), attr: attr(10, Kind::File, w.now_ns / 1_000_000_000 - 1) };
     let mut w = w.restart();
     assert_eq!(w.catalog.read(|r| r.unsettled()).unwrap(), [b"f".to_vec()]);
-    w.observe(ROOT, "f", sealed, Found::Content(hash(2)));
+    w.observe(ROOT, "f", sealed, Found::Content(hash(2), None));
     assert_eq!(w.log("f"), [1, 2]);
     let versions = w.catalog.read(|r| r.versions(w.id("f").unwrap())).unwrap();
     assert_eq!(versions[1].origin, Origin::Write, "it was written through the mount");

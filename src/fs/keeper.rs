@@ -22,10 +22,10 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Fs;
 use super::pressure::Pressure;
-use crate::catalog::event::Op;
-use crate::catalog::{self, CatalogError, Reader};
+use crate::catalog::event::{Op, Prefix};
+use crate::catalog::{self, CatalogError, Reader, Unread};
 use crate::store::Store;
-use crate::store::objects::Came;
+use crate::store::objects::{Came, Taken};
 use crate::sys::Errno;
 use crate::sys::lease::{self, Writers};
 use crate::types::{ContentHash, IncomingId, InodeKey};
@@ -182,7 +182,7 @@ pub(super) fn start(fs: &Arc<Fs>) -> std::io::Result<()> {
     for id in there {
         // What still has a name goes no further, before anybody looks at its times.
         if store.let_go_if_linked(id).unwrap_or(false) {
-            fs.tell_stored(id, None, Came::AsCopy);
+            fs.tell_stored(id, None, false, None);
         } else {
             fs.keeper.list.lock().push(Waits { id, whose: Whose::Left });
         }
@@ -279,18 +279,29 @@ impl Fs {
             Whose::Left => !has_writers(store, waits.id),
         };
         let (free, mut rest): (Vec<_>, Vec<_>) = list.into_iter().partition(is_free);
+        if !free.is_empty() {
+            // Whose it is must be known by now.
+            self.catalog.barrier();
+        }
         for waits in free {
             let _giving = self.keeper.giving.lock();
             let inode = matches!(waits.whose, Whose::Inode(..));
             let came = if inode { Came::AsInode } else { Came::AsCopy };
             let go_on = || !self.hashers.is_stopping();
-            let mut tell = |content| {
-                self.tell_stored(waits.id, content, came);
+            let unread = self.unread(waits.id);
+            let mark = unread.and_then(|version| version.before);
+            let mut tell = |taken: Option<Taken>| {
+                // A copy has a time of its own.
+                let is_meant = |taken: Taken| unread.is_some_and(|v| v.mtime_ns == taken.mtime_ns);
+                let original = inode || (waits.whose == Whose::Left && taken.is_some_and(is_meant));
+                let prefix = taken.and_then(|taken| Some((mark?, taken.beginning?)));
+                let prefix = prefix.map(|(size, hash)| Prefix { size, hash });
+                self.tell_stored(waits.id, taken.map(|t| (t.hash, t.size)), original, prefix);
                 self.catalog.barrier();
             };
-            match store.take_in(waits.id, came, &go_on, &mut tell) {
+            match store.take_in(waits.id, came, mark, &go_on, &mut tell) {
                 Ok(()) => self.keeper.gives.store(true, Ordering::Relaxed),
-                Err(Errno::NOENT) => self.tell_stored(waits.id, None, came),
+                Err(Errno::NOENT) => self.tell_stored(waits.id, None, inode, None),
                 Err(Errno::INTR) => rest.push(waits),
                 Err(error) => {
                     // It stays where it is, for the next start.
@@ -302,9 +313,23 @@ impl Fs {
         self.keeper.taking.store(false, Ordering::Relaxed);
     }
 
-    fn tell_stored(&self, id: IncomingId, content: Option<(ContentHash, u64)>, came: Came) {
-        let op = Op::Stored { id, content, original: came == Came::AsInode };
-        self.push(None, op);
+    /// The version without a digest of which something is the content.
+    fn unread(&self, id: IncomingId) -> Option<Unread> {
+        let unread = self.catalog.read_committed(|reader: &mut Reader| reader.unread(id));
+        unread.unwrap_or_else(|error: CatalogError| {
+            tracing::warn!(%error, id = id.0, "cannot tell whose a content is");
+            None
+        })
+    }
+
+    fn tell_stored(
+        &self,
+        id: IncomingId,
+        content: Option<(ContentHash, u64)>,
+        original: bool,
+        prefix: Option<Prefix>,
+    ) {
+        self.push(None, Op::Stored { id, content, original, prefix });
         if let Some((hash, _)) = content {
             self.keeper.spare(hash);
             // It is there again.
@@ -325,7 +350,7 @@ impl Fs {
         for (id, content) in missing {
             // After a power cut the disk may know more than the catalog.
             let content = content.filter(|(hash, _)| store.open_object(*hash).is_ok());
-            self.tell_stored(*id, content, Came::AsCopy);
+            self.tell_stored(*id, content, false, None);
         }
     }
 

@@ -318,13 +318,13 @@ impl Fs {
     fn tell_kept(&self, victim: &Victim, kept: Option<Result<IncomingId, Loss>>) {
         let kept = match kept {
             None => return,
-            Some(Ok(id)) => {
-                self.keeper.add(id, Some((victim.stat.fs.dev, victim.key)));
-                Kept::Incoming(id)
-            }
+            Some(Ok(id)) => Kept::Incoming(id),
             Some(Err(loss)) => Kept::Lost(loss),
         };
         self.push(None, Op::Preserve { key: victim.key, kept });
+        if let Kept::Incoming(id) = kept {
+            self.keeper.add(id, Some((victim.stat.fs.dev, victim.key)));
+        }
     }
 
     /// Keeps the inode of a node reachable after its last name is gone; but where space is short,

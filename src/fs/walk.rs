@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags, RawDir};
 
-use super::hashing::{Reading, open_to_read, read_digest, untimed};
+use super::hashing::{Whole, open_to_read, read_marked, untimed};
 use super::lookup::{open_path, read_link};
 use super::node::Node;
 use super::reconcile::Later;
@@ -321,6 +321,14 @@ impl Fs {
         }
     }
 
+    /// How far a file can be what the catalog knows of it.
+    fn known_size(&self, key: InodeKey) -> Option<u64> {
+        if !self.imported.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.catalog.read_committed(|reader| reader.known_size(key)).ok().flatten()
+    }
+
     fn examine(&self, dir: &OwnedFd, name: &[u8]) -> Result<(Inode, Found), Errno> {
         let fd = open_path(dir.as_fd(), name)?;
         let stat = stat::fstat(&fd)?;
@@ -337,10 +345,12 @@ impl Fs {
                 })?;
                 self.reconcile.read_files.fetch_add(1, Ordering::Relaxed);
                 self.reconcile.read_bytes.fetch_add(stat.attr.size, Ordering::Relaxed);
+                let mark = self.known_size(key).filter(|size| *size < stat.attr.size);
                 for _ in 0..ATTEMPTS {
-                    if let Reading::Stable(read) = read_digest(reader.as_fd(), None, &|| false)? {
-                        let (tail, attr) = *read;
-                        return Ok((Inode { key, attr }, Found::Content(tail.digest())));
+                    let read = read_marked(reader.as_fd(), None, mark, &|| false)?;
+                    if let Some(Whole { tail, attr, prefix }) = read {
+                        let found = Found::Content(tail.digest(), prefix);
+                        return Ok((Inode { key, attr }, found));
                     }
                 }
                 Ok((unread, Found::Unread))

@@ -55,6 +55,19 @@ pub enum Came {
     AsCopy,
 }
 
+/// What was taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Its digest.
+    pub hash: ContentHash,
+    /// Size in bytes.
+    pub size: u64,
+    /// Its modification time, in nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// The digest of its beginning, where that was asked for.
+    pub beginning: Option<ContentHash>,
+}
+
 /// Why content was not copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyError {
@@ -231,8 +244,8 @@ impl Store {
     }
 
     /// Makes an object of what was preserved. Nobody may be changing it any more. Asks `go_on` between
-    /// reads, and calls `tell` with digest and size in bytes before the content has its name. What has
-    /// another name [is only let go](Store::let_go_if_linked).
+    /// reads, and calls `tell` with what it is, and the digest of its first `mark` bytes, before the content
+    /// has its name. What has another name [is only let go](Store::let_go_if_linked).
     ///
     /// # Errors
     /// `EINTR` if it is not to go on; the filesystem's.
@@ -240,15 +253,17 @@ impl Store {
         &self,
         id: IncomingId,
         came: Came,
+        mark: Option<u64>,
         go_on: &dyn Fn() -> bool,
-        tell: &mut dyn FnMut(Option<(ContentHash, u64)>),
+        tell: &mut dyn FnMut(Option<Taken>),
     ) -> Result<(), Errno> {
         if self.let_go_if_linked(id)? {
             tell(None);
             return Ok(());
         }
         let file = self.open_incoming(id)?;
-        let (hash, size) = read_whole(file.as_fd(), go_on)?;
+        let mtime_ns = stat::fstat(&file)?.attr.mtime.as_ns();
+        let (hash, size, beginning) = read_marked(file.as_fd(), mark, go_on)?;
         if came == Came::AsCopy {
             rustix::fs::fdatasync(&file)?;
         }
@@ -259,7 +274,7 @@ impl Store {
             Err(error) => return Err(error),
         }
         rustix::fs::fchmod(&file, Mode::from_raw_mode(0o400))?;
-        tell(Some((hash, size)));
+        tell(Some(Taken { hash, size, mtime_ns, beginning }));
         let (dir, name) = self.place(hash, Make::Yes)?;
         let flags = rustix::fs::RenameFlags::NOREPLACE;
         let from = incoming_name(id);
@@ -370,18 +385,33 @@ fn copy_bytes(file: BorrowedFd<'_>, copy: &OwnedFd, limit: u64) -> Result<(), Co
     }
 }
 
+/// The digest and size in bytes of a file.
 pub(super) fn read_whole(
     file: BorrowedFd<'_>,
     go_on: &dyn Fn() -> bool,
 ) -> Result<(ContentHash, u64), Errno> {
+    read_marked(file, None, go_on).map(|(hash, size, _)| (hash, size))
+}
+
+/// The digest and size in bytes of a file, and the digest of its first `mark` bytes if it has more.
+fn read_marked(
+    file: BorrowedFd<'_>,
+    mark: Option<u64>,
+    go_on: &dyn Fn() -> bool,
+) -> Result<(ContentHash, u64, Option<ContentHash>), Errno> {
     let size = usize::try_from(stat::fstat(file)?.attr.size).unwrap_or(CHUNK);
     let mut buffer = vec![0; (size + 1).min(CHUNK)];
     let mut hasher = Sha256::new();
-    let mut offset = 0;
+    let (mut offset, mut beginning) = (0, None);
     loop {
-        let n = read_some(file, &mut buffer, offset)?;
+        let before = mark.filter(|mark| *mark > offset).map_or(u64::MAX, |mark| mark - offset);
+        let room = usize::try_from(before).unwrap_or(usize::MAX).min(buffer.len());
+        let n = read_some(file, &mut buffer[..room], offset)?;
         if n == 0 {
-            return Ok((hasher.into(), offset));
+            return Ok((hasher.into(), offset, beginning));
+        }
+        if mark == Some(offset) {
+            beginning = Some(hasher.clone().into());
         }
         hasher.update(&buffer[..n]);
         offset += n as u64;
@@ -409,8 +439,16 @@ mod tests {
     }
 
     fn take_in(store: &Store, id: IncomingId) -> Result<Option<(ContentHash, u64)>, Errno> {
+        Ok(take_in_marked(store, id, None)?.map(|taken| (taken.hash, taken.size)))
+    }
+
+    fn take_in_marked(
+        store: &Store,
+        id: IncomingId,
+        mark: Option<u64>,
+    ) -> Result<Option<Taken>, Errno> {
         let mut told = None;
-        store.take_in(id, Came::AsCopy, &|| true, &mut |content| {
+        store.take_in(id, Came::AsCopy, mark, &|| true, &mut |content| {
             // Who can tell must be told before it is no longer to be told from others.
             assert!(content.is_none() || store.open_incoming(id).is_ok());
             told = content;
@@ -473,6 +511,24 @@ mod tests {
     }
 
     #[test]
+    fn the_beginning_of_what_is_taken_in_is_told() {
+        let (dir, store) = store();
+        let path = dir.path().join("f");
+        let content = vec![7; CHUNK + 10];
+        std::fs::write(&path, &content).unwrap();
+        let size = content.len() as u64;
+        for mark in [1, CHUNK as u64 - 1, CHUNK as u64, size - 1, size, size + 1] {
+            let file = File::open(&path).unwrap();
+            let id = store.copy_in(file.as_fd(), u64::MAX).unwrap();
+            let taken = take_in_marked(&store, id, Some(mark)).unwrap().unwrap();
+            let digest = |bytes: &[u8]| ContentHash::from(Sha256::new_with_prefix(bytes));
+            assert_eq!((taken.hash, taken.size), (digest(&content), size));
+            let begins = (mark < size).then(|| digest(&content[..usize::try_from(mark).unwrap()]));
+            assert_eq!(taken.beginning, begins, "{mark}");
+        }
+    }
+
+    #[test]
     fn what_a_crash_left_is_found_and_its_name_not_used_again() {
         let (dir, store) = store();
         let path = dir.path().join("f");
@@ -483,7 +539,7 @@ mod tests {
         assert_eq!(store.incoming().unwrap(), [id]);
         let next = store.copy_in(File::open(&path).unwrap().as_fd(), 100).unwrap();
         assert!(next > id);
-        let stopped = store.take_in(id, Came::AsCopy, &|| false, &mut |_| unreachable!());
+        let stopped = store.take_in(id, Came::AsCopy, None, &|| false, &mut |_| unreachable!());
         assert_eq!(stopped.unwrap_err(), Errno::INTR);
         assert_eq!(store.incoming().unwrap().len(), 2);
     }

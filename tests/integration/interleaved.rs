@@ -100,9 +100,6 @@ struct World {
     /// What a prune that was killed may have dropped.
     uncertain: BTreeSet<Key>,
     pinned: BTreeSet<Key>,
-    /// Whether what was appended last is in the catalog for sure. Of what was being appended in a crash the
-    /// version before is not known to be its beginning.
-    is_synced: bool,
     /// Whether the policy leaves something out: the word of that must be there before a crash.
     is_choosy: bool,
 }
@@ -116,7 +113,7 @@ impl World {
     fn new() -> Self {
         let mounted = Mounted::configured("prune=off", POLICIES[1]);
         let (readable, uncertain, pinned) = Default::default();
-        Self { mounted, readable, uncertain, pinned, is_synced: true, is_choosy: false }
+        Self { mounted, readable, uncertain, pinned, is_choosy: false }
     }
 
     fn apply(&mut self, operation: &Operation) {
@@ -130,7 +127,6 @@ impl World {
             Operation::Append { name, content } => {
                 if let Ok(mut file) = OpenOptions::new().append(true).open(at(name)) {
                     file.write_all(&noise(content.into(), 50)).unwrap();
-                    self.is_synced = false;
                 }
             }
             Operation::Rename { from, to } => drop(fs::rename(at(from), at(to))),
@@ -152,9 +148,8 @@ impl World {
     }
 
     fn sync_if_needed(&mut self) {
-        if !self.is_synced || self.is_choosy {
+        if self.is_choosy {
             self.mounted.sync();
-            self.is_synced = true;
         }
     }
 
@@ -162,7 +157,6 @@ impl World {
         fs::write(self.mounted.scratch("horace.toml"), POLICIES[policy]).unwrap();
         self.mounted.start();
         self.mounted.wait_reconciled();
-        self.is_synced = true;
         self.is_choosy = POLICIES[policy].contains("exclude") || POLICIES[policy].contains("size");
     }
 

@@ -263,6 +263,37 @@ fn what_was_written_last_to_a_replaced_file_is_kept(
 }
 
 #[test]
+fn what_grew_unseen_still_begins_with_what_it_was() {
+    if !can_mount() {
+        return;
+    }
+    let mut mounted = Mounted::new();
+    for (name, size) in [("small", 100), ("large", 3_000_000), ("changed", 100)] {
+        fs::write(mounted.at(name), noise(1, size)).unwrap();
+    }
+    mounted.umount();
+    for name in ["small", "large", "changed"] {
+        let path = mounted.backing.join(name);
+        OpenOptions::new().append(true).open(path).unwrap().write_all(b"more").unwrap();
+    }
+    fs::write(mounted.backing.join("changed"), noise(2, 200)).unwrap();
+    mounted.start();
+    mounted.wait_reconciled();
+    for name in ["small", "large"] {
+        let log = mounted.log_of(name);
+        let facts = log.iter().map(|v| [&v["origin"], &v["content"]].map(|v| v.as_str().unwrap()));
+        assert_eq!(
+            facts.collect::<Vec<_>>(),
+            [["write", "prefix"], ["external", "head"]],
+            "{name}"
+        );
+        mounted.assert_kept(name);
+    }
+    let log = mounted.log_of("changed");
+    assert_eq!(log[0]["content_reason"], "unseen", "{log:#?}");
+}
+
+#[test]
 fn what_was_written_last_to_a_deleted_file_is_kept() {
     if !can_mount() {
         return;

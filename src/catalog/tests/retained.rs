@@ -12,7 +12,7 @@ impl World {
 
     fn store(&mut self, id: u64, content: u8) {
         let content = Some((hash(content), 10));
-        self.push(Op::Stored { id: IncomingId(id), content, original: false });
+        self.push(Op::Stored { id: IncomingId(id), content, original: false, prefix: None });
     }
 
     fn history(&self, name: &str) -> FileHistory {
@@ -76,7 +76,8 @@ fn what_was_being_taken_in_is_kept() {
     }
     w.push(Op::Adopted { hash: hash(10), size: 10 });
     for id in [10, 11] {
-        w.push(Op::Stored { id: IncomingId(id), content: None, original: false });
+        let (id, prefix) = (IncomingId(id), None);
+        w.push(Op::Stored { id, content: None, original: false, prefix });
     }
     assert_eq!(w.places("kept"), [Source::Object(hash(10)), Source::Head]);
     assert_eq!(w.places("lost"), [Source::Lost(Loss::Gone), Source::Head]);

@@ -121,7 +121,7 @@ impl Run<'_, '_> {
             store.mend(hash, size, &mut read).map_err(|error| error.to_string())?;
             // It has a file of its own again, should it have been packed.
             let (id, content) = (IncomingId(0), Some((hash, size)));
-            self.fs.push(None, Op::Stored { id, content, original: false });
+            self.fs.push(None, Op::Stored { id, content, original: false, prefix: None });
             Ok(())
         })?;
         let needed = self.ask(|reader| reader.need_object(hash))?;
