@@ -94,7 +94,7 @@ impl Apply<'_, '_> {
             }) {
                 // A crash came between the version and its digest.
                 self.rows.fill_hash(file.id, file.head, *hash)?;
-                self.rows.keep_as_prefix(file.id, file.head - 1, *prefix)?;
+                self.rows.tell_prefix(file.id, file.head - 1, *prefix)?;
                 file.head_hash = HeadHash::Read(Some(*hash));
             }
         }
@@ -110,7 +110,7 @@ impl Apply<'_, '_> {
     ) -> rusqlite::Result<()> {
         match self.new_version_from(&mut file, inode, Some(hash), origin)? {
             Some(number) => {
-                self.rows.keep_as_prefix(file.id, number - 1, prefix)?;
+                self.rows.tell_prefix(file.id, number - 1, prefix)?;
                 file.settle(&inode.attr);
                 self.rows.put(file);
                 self.record_with(ChangeOp::Write, file.id, None, Some(number))

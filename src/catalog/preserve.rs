@@ -145,7 +145,7 @@ impl Apply<'_, '_> {
             // The bytes were gone before they could be read, but not lost.
             Some((None, known)) if original && known == size => {
                 self.rows.fill_hash(file, number, hash)?;
-                self.rows.keep_as_prefix(file, number - 1, prefix)
+                self.rows.tell_prefix(file, number - 1, prefix)
             }
             _ => self.rows.set_kept(file, number, Loss::Overwritten.code()),
         }
@@ -283,30 +283,23 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// A version that was what the next one begins with is that no more.
-    pub(super) fn lose_prefix(&self, file: FileId, number: u32) -> rusqlite::Result<()> {
-        let sql = "UPDATE version SET kept = ?3 WHERE file = ?1 AND number = ?2 AND kept = ?4";
-        let values = params![file.0.cast_signed(), number, Loss::Overwritten.code(), PREFIX];
-        self.db.prepare_cached(sql)?.execute(values).map(|_| ())
-    }
-
-    /// Notes that a version is what the next one begins with, if it is. `prefix` is of that next one.
-    pub(super) fn keep_as_prefix(
+    /// Notes whether a version is what the next one begins with; `prefix` is of that next one. Until its
+    /// digest is known nobody knows.
+    pub(super) fn tell_prefix(
         &self,
         file: FileId,
         number: u32,
         prefix: Option<Prefix>,
     ) -> rusqlite::Result<()> {
+        let lost = "UPDATE version SET kept = ?3 WHERE file = ?1 AND number = ?2 AND kept = ?4";
+        let key = (file.0.cast_signed(), number);
+        let values = params![key.0, key.1, Loss::Overwritten.code(), PREFIX];
+        self.db.prepare_cached(lost)?.execute(values)?;
         let Some(prefix) = prefix else { return Ok(()) };
-        let sql = "UPDATE version SET kept = ?5
-                   WHERE file = ?1 AND number = ?2 AND size = ?3 AND sha256 = ?4";
-        self.db.prepare_cached(sql)?.execute(params![
-            file.0.cast_signed(),
-            number,
-            prefix.size.cast_signed(),
-            prefix.hash.as_bytes(),
-            PREFIX
-        ])?;
+        let is = "UPDATE version SET kept = ?5
+                  WHERE file = ?1 AND number = ?2 AND size = ?3 AND sha256 = ?4";
+        let (size, hash) = (prefix.size.cast_signed(), prefix.hash.as_bytes());
+        self.db.prepare_cached(is)?.execute(params![key.0, key.1, size, hash, PREFIX])?;
         Ok(())
     }
 }

@@ -43,7 +43,7 @@ impl Apply<'_, '_> {
                 self.rows.move_incoming(file.id, number)?;
                 self.rows.state.orphans.insert(inode.key, Some((file.id, number)));
             }
-            self.rows.keep_as_prefix(file.id, number - 1, prefix)?;
+            self.rows.tell_prefix(file.id, number - 1, prefix)?;
             return self.record_with(ChangeOp::Write, file.id, None, Some(number));
         }
         self.rows.unkeep(file.id, file.head)?;
@@ -90,11 +90,7 @@ impl Apply<'_, '_> {
             return self.same_bytes(&file, inode);
         }
         self.part_from_older(session)?;
-        let grows = prefix.is_some_and(|prefix| Some(prefix.hash) == current);
-        // Unless the digest that follows says so, nobody knows that it still is.
-        if !grows {
-            self.rows.lose_prefix(file.id, file.head - 1)?;
-        }
+        self.rows.tell_prefix(file.id, file.head - 1, prefix)?;
         self.rows.update_version((file.id, file.head), &inode.attr, digest)?;
         file.head_hash = HeadHash::Read(digest);
         self.rows.put(file);
@@ -115,10 +111,7 @@ impl Apply<'_, '_> {
             return Ok(());
         }
         self.part_from_older(session)?;
-        let grows = prefix.is_some_and(|prefix| Some(prefix.hash) == current);
-        if !grows {
-            self.rows.lose_prefix(file, number - 1)?;
-        }
+        self.rows.tell_prefix(file, number - 1, prefix)?;
         self.rows.update_version((file, number), &inode.attr, digest)
     }
 
@@ -182,7 +175,7 @@ impl Apply<'_, '_> {
                 self.rows.put(file);
             }
             self.rows.fill_hash(id, number, digest)?;
-            self.rows.keep_as_prefix(id, number - 1, prefix)?;
+            self.rows.tell_prefix(id, number - 1, prefix)?;
         }
         Ok(())
     }

@@ -112,6 +112,8 @@ pub(super) struct SessionState {
     pub(super) hashed: u64,
     /// The content before the session, to go on from if it only appends.
     pub(super) prefix: Option<Tail>,
+    /// The size with which the session began.
+    pub(super) began_with: u64,
     /// The node's epoch when the session began: another value means somebody else took part.
     pub(super) epoch: u64,
     /// The node's seals when the session began.

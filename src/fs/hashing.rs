@@ -32,9 +32,21 @@ pub(super) struct Tail {
     pub(super) hasher: Sha256,
     pub(super) length: u64,
     pub(super) stamp: Stamp,
+    /// What it began with before somebody appended to it.
+    pub(super) beginning: Option<Prefix>,
 }
 
 impl Tail {
+    /// What somebody who appends begins with.
+    pub(super) fn into_beginning(self) -> Self {
+        let beginning = (self.length > 0).then(|| self.as_prefix());
+        Self { beginning, ..self }
+    }
+
+    fn as_prefix(&self) -> Prefix {
+        Prefix { size: self.length, hash: self.digest() }
+    }
+
     pub(super) fn digest(&self) -> ContentHash {
         self.hasher.clone().into()
     }
@@ -81,18 +93,19 @@ pub(super) fn read_digest(
     if before.stamp() != after.stamp() || offset != after.size {
         return Ok(Reading::Torn);
     }
-    let tail = Tail { hasher, length: offset, stamp: after.stamp() };
+    let beginning = prefix.and_then(|tail| tail.beginning);
+    let tail = Tail { hasher, length: offset, stamp: after.stamp(), beginning };
     Ok(Reading::Stable(Box::new((tail, after))))
 }
 
-/// A whole content, and its beginning if that was asked for.
+/// A whole content.
 pub(super) struct Whole {
     pub(super) tail: Tail,
     pub(super) attr: Attr,
-    pub(super) prefix: Option<Prefix>,
 }
 
-/// Reads a file as [`read_digest`] does, with the digest of its first `mark` bytes beside that of the whole.
+/// Reads a file as [`read_digest`] does, with the digest of its first `mark` bytes beside that of the whole,
+/// unless the prefix knows what it began with.
 ///
 /// # Errors
 /// The backing filesystem's.
@@ -104,16 +117,14 @@ pub(super) fn read_marked(
 ) -> Result<Option<Whole>, Errno> {
     let before = stat::fstat(fd)?.attr.stamp();
     let first = match (prefix, mark.filter(|mark| *mark > 0)) {
-        (Some(tail), Some(_)) => Some(tail.clone()),
-        (None, Some(mark)) => read_beginning(fd, mark, enough)?,
-        (_, None) => None,
+        (None, Some(mark)) => read_beginning(fd, mark, enough)?.map(Tail::into_beginning),
+        _ => None,
     };
     match read_digest(fd, first.as_ref().or(prefix), enough)? {
         // Both parts must be of the same content.
         Reading::Stable(read) if read.1.stamp() == before => {
             let (tail, attr) = *read;
-            let prefix = first.map(|first| Prefix { size: first.length, hash: first.digest() });
-            Ok(Some(Whole { tail, attr, prefix }))
+            Ok(Some(Whole { tail, attr }))
         }
         Reading::Stable(_) | Reading::Torn => Ok(None),
     }
@@ -136,7 +147,7 @@ fn read_beginning(
         offset += n as u64;
     }
     let whole = offset == length;
-    Ok(whole.then(|| Tail { hasher, length, stamp: Stamp::default() }))
+    Ok(whole.then(|| Tail { hasher, length, stamp: Stamp::default(), beginning: None }))
 }
 
 /// Opens a file for reading by a descriptor that may not be able to, also after it was unlinked.

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::channel::{Channel, Partly};
 use super::handle::{Fh, File, Flush, OpenMode, Session, SessionState};
+use super::hashing::Tail;
 use super::hashing::open_to_read;
 use super::node::{Backing, Node};
 use super::privileges::{Writing, as_writer, grants};
@@ -299,7 +300,7 @@ impl Fs {
             let alone = open.writers.is_empty() && open.mapped.is_empty();
             open.epoch += 1;
             let prefix = open.tail.take().filter(|tail| alone && append && tail.stamp == baseline);
-            (alone, open.epoch, open.seals, prefix)
+            (alone, open.epoch, open.seals, prefix.map(Tail::into_beginning))
         });
         let streams = matches!(mode, OpenMode::Stream | OpenMode::Direct);
         let inline = streams && write_only && alone && baseline.size == 0;
@@ -313,6 +314,7 @@ impl Fs {
                 hasher: inline.then(Sha256::new),
                 hashed: 0,
                 prefix,
+                began_with: baseline.size,
                 epoch,
                 seals,
                 touched: fresh != Fresh::No,

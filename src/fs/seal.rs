@@ -25,7 +25,7 @@ use super::node::{Node, OpenState};
 use super::pending::{PATIENCE, Pending, Purpose, Work};
 use super::privileges::as_writer;
 use super::{Fs, NodeId};
-use crate::catalog::event::{Op, Prefix};
+use crate::catalog::event::Op;
 use crate::sys::{Errno, stat};
 use crate::types::{Attr, Caller, ContentHash, Inode, Kind, Origin, SessionId};
 
@@ -149,13 +149,14 @@ impl Fs {
         if !changed {
             return Ok(());
         }
-        let mark = session.append.then_some(state.baseline.size);
-        let (attr, tail, prefix) = match proven(state, session, &attr, alone) {
-            Some(tail) => (attr, Some(tail), None),
+        let mark = session.append.then_some(state.began_with);
+        let (attr, tail) = match proven(state, session, &attr, alone) {
+            Some(tail) => (attr, Some(tail)),
             None => self.read_if_small(file, attr, state.prefix.as_ref().filter(|_| alone), mark),
         };
         let inode = Inode { key: node.key, attr };
         let digest = tail.as_ref().map(Tail::digest);
+        let prefix = tail.as_ref().and_then(|tail| tail.beginning);
         // What this session was sealed with stays its version; who came later made the rest.
         let maker = next.filter(|_| state.sealed && !state.touched);
         let maker = maker.unwrap_or_else(|| session.maker());
@@ -220,11 +221,11 @@ impl Fs {
         attr: Attr,
         prefix: Option<&Tail>,
         mark: Option<u64>,
-    ) -> (Attr, Option<Tail>, Option<Prefix>) {
+    ) -> (Attr, Option<Tail>) {
         let known = prefix.map_or(0, |tail| tail.length);
         let little = attr.size >= known && attr.size - known <= self.options.read_at_close;
         if !little && self.hashers.depth() < self.options.unread {
-            return (attr, None, None);
+            return (attr, None);
         }
         let since = Instant::now();
         let read = || {
@@ -232,14 +233,14 @@ impl Fs {
             for _ in 0..ATTEMPTS {
                 let enough = || since.elapsed() > PATIENCE;
                 if let Some(read) = read_marked(fd.as_fd(), prefix, mark, &enough)? {
-                    return Ok((read.attr, Some(read.tail), read.prefix));
+                    return Ok((read.attr, Some(read.tail)));
                 }
             }
-            Ok((stat::fstat(&file.fd)?.attr, None, None))
+            Ok((stat::fstat(&file.fd)?.attr, None))
         };
         read().unwrap_or_else(|error: Errno| {
             tracing::warn!(%error, inode = attr.ino, "cannot read for the digest");
-            (attr, None, None)
+            (attr, None)
         })
     }
 
@@ -294,7 +295,7 @@ impl Fs {
     ) -> Result<Option<Tail>, Errno> {
         let enough = || sealed.pending.is_given_up() || self.hashers.is_out_of_time();
         for _ in 0..ATTEMPTS {
-            if let Some(Whole { tail, attr: read, prefix }) =
+            if let Some(Whole { tail, attr: read }) =
                 read_marked(fd.as_fd(), prefix, sealed.mark, &enough)?
             {
                 let _tree = self.tree.read();
@@ -309,7 +310,8 @@ impl Fs {
                         tracing::error!(%digest, "a restored file is not what it was");
                     }
                     let read = Some((Inode { key: node.key, attr }, digest));
-                    self.push(None, Op::Digest { session: sealed.session, read, prefix });
+                    let (session, prefix) = (sealed.session, tail.beginning);
+                    self.push(None, Op::Digest { session, read, prefix });
                     return Ok(Some(tail));
                 }
             }
@@ -465,7 +467,7 @@ pub(super) struct Sealed {
     pub(super) size: u64,
     /// Whose content it is.
     pub(super) session: SessionId,
-    /// The size before, if the session only appends: the next one can go on from the digest.
+    /// The size with which the session began, if it only appends: the next one can go on from the digest.
     pub(super) mark: Option<u64>,
     /// The digest that follows.
     pub(super) pending: Arc<Pending>,
@@ -486,5 +488,10 @@ fn still_is(node: &Node, sealed: &Sealed, attr: &Attr) -> bool {
 fn proven(state: &SessionState, session: &Session, attr: &Attr, alone: bool) -> Option<Tail> {
     let hasher = state.hasher.as_ref()?;
     let whole = state.hashed == attr.size && alone && !session.mappable;
-    whole.then(|| Tail { hasher: hasher.clone(), length: state.hashed, stamp: attr.stamp() })
+    whole.then(|| Tail {
+        hasher: hasher.clone(),
+        length: state.hashed,
+        stamp: attr.stamp(),
+        beginning: None,
+    })
 }

@@ -348,8 +348,8 @@ impl Fs {
                 let mark = self.known_size(key).filter(|size| *size < stat.attr.size);
                 for _ in 0..ATTEMPTS {
                     let read = read_marked(reader.as_fd(), None, mark, &|| false)?;
-                    if let Some(Whole { tail, attr, prefix }) = read {
-                        let found = Found::Content(tail.digest(), prefix);
+                    if let Some(Whole { tail, attr }) = read {
+                        let found = Found::Content(tail.digest(), tail.beginning);
                         return Ok((Inode { key, attr }, found));
                     }
                 }

@@ -143,7 +143,7 @@ fn what_an_appending_session_has_cut_off_is_no_beginning_any_more() {
     seal(&mut world, 2, begins_with(1));
     assert_eq!(first(&world), Source::Prefix);
     // It appends more: what there was before is still the beginning.
-    seal(&mut world, 3, begins_with(2));
+    seal(&mut world, 3, begins_with(1));
     assert_eq!(first(&world), Source::Prefix);
     seal(&mut world, 4, None);
     assert_eq!(first(&world), Source::Lost(crate::types::Loss::Overwritten));
