@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use crate::catalog::{Catalog, CatalogError, Reader, When};
 use crate::content::{ContentError, Contents, Wanted};
 use crate::sys::creds::Actor;
-use crate::types::{ContentHash, Facts, FileId, Seq};
+use crate::types::{ContentHash, Facts, FileId, Kind, Seq};
 
 pub use back::{Scope, Way};
 pub use plan::Planner;
@@ -38,6 +38,11 @@ pub trait Tree: Send + Sync {
     /// # Errors
     /// Why it could not.
     fn symlink(&self, by: &Actor, path: &[u8], to: &[u8], facts: &Facts) -> Done;
+    /// Makes a pipe, a socket or a device node; `rdev` is a device's number in the kernel's encoding.
+    ///
+    /// # Errors
+    /// Why it could not.
+    fn special(&self, by: &Actor, path: &[u8], kind: Kind, rdev: u32, facts: &Facts) -> Done;
     /// Gives what is there other attributes.
     ///
     /// # Errors
@@ -153,6 +158,15 @@ pub enum Action {
         /// What else it is to have.
         facts: Facts,
     },
+    /// A pipe, a socket or a device node is made.
+    Special {
+        /// Which of them.
+        kind: Kind,
+        /// The number of a device, in the kernel's encoding.
+        rdev: u32,
+        /// What else it is to have.
+        facts: Facts,
+    },
     /// Only attributes are brought back.
     Attributes(Facts),
     /// Nothing can be done.
@@ -183,6 +197,7 @@ pub fn carry_out<E>(
 ) -> Result<(), E> {
     let leaves = |step: &&Step| matches!(step.action, Action::Move { .. } | Action::RemoveDir);
     let leaving: HashSet<FileId> = steps.iter().filter(leaves).map(|step| step.file).collect();
+    let mut made = Vec::new();
     for run in steps.chunk_by(|a, b| a.action == b.action && a.action == Action::RemoveDir) {
         let [one] = run else {
             remove_dirs(run, means, &mut tell)?;
@@ -192,7 +207,17 @@ pub fn carry_out<E>(
             Action::Dir(_) | Action::Move { .. } => make_room(one, &leaving, means),
             _ => Ok(()),
         };
-        tell(one, room.and_then(|()| one.carry_out(means)))?;
+        let done = room.and_then(|()| one.carry_out(means));
+        if let (Action::Dir(facts), Ok(())) = (&one.action, &done) {
+            made.push((&one.path, facts));
+        }
+        tell(one, done)?;
+    }
+    // What was made in them has moved their times; those in them come first.
+    for (path, facts) in made.into_iter().rev() {
+        if let Err(reason) = means.tree.attributes(means.by, path, facts) {
+            tracing::warn!(path = %shown(path), %reason, "a directory does not get its time back");
+        }
     }
     Ok(())
 }
@@ -252,6 +277,7 @@ impl Step {
                 tree.file(by, path, &wanted, facts)
             }
             Action::Symlink { to, facts } => tree.symlink(by, path, to, facts),
+            Action::Special { kind, rdev, facts } => tree.special(by, path, *kind, *rdev, facts),
             Action::Attributes(facts) => tree.attributes(by, path, facts),
             Action::Impossible(reason) => Err(reason.clone()),
         }

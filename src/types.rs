@@ -88,6 +88,17 @@ impl Kind {
         })
     }
 
+    /// The type bits of `st_mode`.
+    pub fn mode_bits(self) -> u32 {
+        // As the kernel makes the one of the other.
+        u32::from(self.code()) << 12
+    }
+
+    /// Whether it stands for a device.
+    pub fn is_device(self) -> bool {
+        matches!(self, Self::CharDevice | Self::BlockDevice)
+    }
+
     /// The `d_type` number, also the number in the catalog.
     pub fn code(self) -> u8 {
         match self {
@@ -431,6 +442,7 @@ mod tests {
         for code in 0..=255 {
             if let Some(kind) = Kind::from_code(code) {
                 assert_eq!(kind.code(), code);
+                assert_eq!(Kind::from_mode(kind.mode_bits()), Some(kind));
             }
             if let Some(origin) = Origin::from_code(code) {
                 assert_eq!(origin.code(), code);

@@ -138,15 +138,15 @@ impl Apply<'_, '_> {
     }
 
     /// A file for an inode at a free name: the one whose life ended there, or a new one. A symlink has
-    /// one target, and so one life.
+    /// one target, a device one number, and so one life.
     pub(super) fn be_born(
         &mut self,
         parent: FileId,
         name: &Name,
         inode: &Inode,
     ) -> rusqlite::Result<FileRow> {
-        // Another symlink is another file: of each there is only one target.
-        let may_continue = |f: &FileRow| f.kind == inode.attr.kind && f.kind != Kind::Symlink;
+        let has_one_life = |kind: Kind| kind == Kind::Symlink || kind.is_device();
+        let may_continue = |f: &FileRow| f.kind == inode.attr.kind && !has_one_life(f.kind);
         let ended = self.rows.ended_at(parent, name)?.filter(may_continue);
         let continues = ended.is_some();
         let file = match ended {

@@ -384,6 +384,9 @@ impl Rows<'_> {
         let mut row = FileRow::new(id, key, attr, self.seq());
         row.links = 1;
         self.insert_row(row)?;
+        if row.kind.is_device() {
+            self.insert_device(id, attr.rdev)?;
+        }
         self.state.next_file += 1;
         Ok(row)
     }

@@ -210,6 +210,12 @@ CREATE TABLE note (
     uid INTEGER NOT NULL,
     PRIMARY KEY (file, number)
 ) STRICT, WITHOUT ROWID;
+", "
+-- The numbers of device nodes, as the kernel encodes them.
+CREATE TABLE device (
+    file INTEGER PRIMARY KEY,
+    rdev INTEGER NOT NULL
+) STRICT;
 "];
 
 /// The newest schema this program knows.

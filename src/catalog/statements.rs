@@ -270,6 +270,13 @@ impl Rows<'_> {
         Ok(())
     }
 
+    /// Records which device a node stands for.
+    pub(super) fn insert_device(&self, file: FileId, rdev: u32) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO device (file, rdev) VALUES (?1, ?2)";
+        self.db.prepare_cached(sql)?.execute(params![file.0.cast_signed(), rdev])?;
+        Ok(())
+    }
+
     /// Live files without a name, which a walk is to find again or not.
     pub(super) fn nameless(&self) -> rusqlite::Result<Vec<FileId>> {
         let sql = "SELECT id FROM file WHERE ended_seq IS NULL AND links = 0";

@@ -137,9 +137,12 @@ impl Reader {
         Ok(Glimpse { node, links: links.max(1), version })
     }
 
-    /// When the names in a directory changed last up to a change, if that was after its attributes did,
-    /// and was seen: what a walk finds says nothing of the time.
-    fn names_changed_ns(&self, dir: FileId, at: Seq) -> Result<Option<i64>, CatalogError> {
+    /// When the names in a directory changed last up to a change, in nanoseconds since 1970, if that was
+    /// after its attributes did, and was seen: what a walk finds says nothing of the time.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn names_changed_ns(&self, dir: FileId, at: Seq) -> Result<Option<i64>, CatalogError> {
         let sql = "SELECT c.time_ns FROM change c WHERE c.writer IS NOT NULL AND c.seq = max(
                        coalesce((SELECT max(from_seq) FROM entry
                                  WHERE parent = ?1 AND from_seq <= ?2), 0),
@@ -160,6 +163,16 @@ impl Reader {
     /// If the catalog cannot be read.
     pub fn target_of(&self, file: FileId) -> Result<Option<Vec<u8>>, CatalogError> {
         let sql = "SELECT target FROM symlink WHERE file = ?1";
+        let mut query = self.db.prepare_cached(sql)?;
+        Ok(query.query_row([file.0.cast_signed()], |row| row.get(0)).optional()?)
+    }
+
+    /// The number of a device node, as the kernel encodes it; `None` if that was never told.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn device_of(&self, file: FileId) -> Result<Option<u32>, CatalogError> {
+        let sql = "SELECT rdev FROM device WHERE file = ?1";
         let mut query = self.db.prepare_cached(sql)?;
         Ok(query.query_row([file.0.cast_signed()], |row| row.get(0)).optional()?)
     }

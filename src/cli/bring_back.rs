@@ -75,6 +75,7 @@ fn word(action: RestoreAction) -> &'static str {
         RestoreAction::Link => "link",
         RestoreAction::File => "restore",
         RestoreAction::Symlink => "symlink",
+        RestoreAction::Special => "mknod",
         RestoreAction::Attributes => "attributes",
         RestoreAction::None => "nothing",
     }

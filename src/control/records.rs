@@ -247,6 +247,8 @@ pub enum RestoreAction {
     File,
     /// A symlink is made.
     Symlink,
+    /// A pipe, a socket or a device node is made.
+    Special,
     /// Only attributes are brought back.
     Attributes,
     /// Nothing.
@@ -288,6 +290,7 @@ impl RestoreRecord {
             Action::Remove | Action::RemoveDir => RestoreAction::Remove,
             Action::Dir(_) => RestoreAction::Dir,
             Action::Symlink { .. } => RestoreAction::Symlink,
+            Action::Special { .. } => RestoreAction::Special,
             Action::Attributes(_) => RestoreAction::Attributes,
             Action::Impossible(_) => RestoreAction::None,
             Action::Move { from } | Action::Link { from } => {

@@ -6,7 +6,7 @@ use crate::content::Wanted;
 use crate::fs::{Fs, RestoreError};
 use crate::restore::{Done, Tree};
 use crate::sys::creds::Actor;
-use crate::types::Facts;
+use crate::types::{Facts, Kind};
 
 /// The operations of the mount.
 #[derive(Debug)]
@@ -27,6 +27,10 @@ impl Tree for Restorer {
 
     fn symlink(&self, by: &Actor, path: &[u8], to: &[u8], facts: &Facts) -> Done {
         told(self.0.restore_symlink(by, path, to, facts))
+    }
+
+    fn special(&self, by: &Actor, path: &[u8], kind: Kind, rdev: u32, facts: &Facts) -> Done {
+        told(self.0.restore_special(by, path, kind, rdev, facts))
     }
 
     fn attributes(&self, by: &Actor, path: &[u8], facts: &Facts) -> Done {

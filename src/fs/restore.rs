@@ -230,6 +230,31 @@ impl Fs {
         result
     }
 
+    /// Makes a pipe, a socket or a device node; `rdev` is a device's number in the kernel's encoding.
+    ///
+    /// # Errors
+    /// `EEXIST` if the name is taken, `EPERM` for a device unless the actor is privileged.
+    pub fn restore_special(
+        &self,
+        actor: &Actor,
+        path: &[u8],
+        kind: Kind,
+        rdev: u32,
+        facts: &Facts,
+    ) -> Result<(), RestoreError> {
+        if kind.is_device() && !actor.is_privileged() {
+            return Err(Errno::PERM.into());
+        }
+        let (dir, name) = self.reach(actor, path)?;
+        self.target(actor, &dir, name)?;
+        let mode = kind.mode_bits() | 0o600;
+        let made = self.mknod(actor.caller(), dir.node.id, name, mode, 0, rdev)?;
+        let result = self.set_facts(actor, made.node, facts);
+        self.forget(made.node, 1);
+        self.tell_kernel(&dir.node, name);
+        result
+    }
+
     /// Gives what is there its former mode, owner, times and extended attributes, as far as the actor
     /// may set them.
     ///

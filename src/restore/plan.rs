@@ -43,8 +43,12 @@ impl<'p> Planner<'p> {
                 Some(to) => Action::Symlink { to, facts: self.facts(node, at)? },
                 None => impossible("nobody knows where it led"),
             },
-            Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => {
-                impossible("pipes, sockets and devices are not brought back")
+            kind @ (Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice) => {
+                let rdev = self.reader.device_of(node.id)?;
+                match rdev.or((!kind.is_device()).then_some(0)) {
+                    Some(rdev) => Action::Special { kind, rdev, facts: self.facts(node, at)? },
+                    None => impossible("nobody knows which device it was"),
+                }
             }
         };
         Ok(Step { path: path.into(), file: node.id, at, action })
@@ -67,7 +71,11 @@ impl<'p> Planner<'p> {
             Kind::File | Kind::Dir => self.contents.xattrs(self.reader, node.id, at)?,
             _ => crate::types::Xattrs::default(),
         };
-        let mtime = Timestamp::from_ns(node.mtime_ns);
+        let names_ns = match node.kind {
+            Kind::Dir => self.reader.names_changed_ns(node.id, at)?,
+            _ => None,
+        };
+        let mtime = Timestamp::from_ns(names_ns.unwrap_or(node.mtime_ns));
         Ok(Facts { mode: node.mode, uid: node.uid, gid: node.gid, mtime, xattrs })
     }
 

@@ -227,6 +227,58 @@ fn a_deleted_directory_comes_back_as_it_was_when_the_deletion_began() {
 }
 
 #[test]
+fn pipes_sockets_devices_and_the_times_of_directories_come_back() {
+    if !can_mount() || !have(&["setpriv", "python3"]) {
+        return;
+    }
+    let mounted = Mounted::new();
+    let d = mounted.at("d");
+    let times = || {
+        let find = r"find d -type d -printf '%p %T@\n' -o -printf '%p %y %m %U:%G %T@ ' -exec stat -c %t:%T {} \;";
+        mounted.shell(find)
+    };
+    fs::create_dir_all(d.join("sub/empty")).unwrap();
+    mounted.shell(
+        "mkfifo -m 640 d/pipe && chown 12:34 d/pipe && mknod -m 604 d/sub/char c 1 5 && \
+         mknod d/sub/block b 259 1048575 && python3 -c \
+         'import socket; socket.socket(socket.AF_UNIX).bind(\"d/socket\")' && touch -d 2001-02-03 d/socket d/sub/empty",
+    );
+    fs::write(d.join("sub/f"), "f").unwrap();
+    mounted.sync();
+    let before = times();
+    fs::remove_dir_all(&d).unwrap();
+    mounted.ok(&["undelete", "d"]);
+    let precisely = |text: &str| {
+        // The catalog hears of a new name a moment after the directory.
+        let to_the_second = |line: &str| line.rsplit_once('.').map(|(l, _)| l.to_string());
+        let mut lines: Vec<_> = text.lines().map(|l| to_the_second(l).unwrap()).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(precisely(&times()), precisely(&before));
+    mounted.assert_catalog_is_true();
+
+    // Another device is another file: it has no number that was another's.
+    fs::remove_file(d.join("sub/char")).unwrap();
+    let moment = mounted.moment();
+    mounted.shell("mknod d/sub/char c 1 3");
+    mounted.ok(&["rewind", "d", "--to", &moment]);
+    assert!(!d.join("sub/char").exists());
+    let moment = mounted.moment();
+    mounted.shell("mknod d/sub/char c 1 7 && rm d/sub/block");
+    mounted.ok(&["rewind", "d", "--to", &moment]);
+    assert_eq!(mounted.shell("stat -c %t:%T d/sub/block").trim(), "103:fffff");
+
+    // Who may not make devices cannot have them made.
+    mounted.shell("chmod 777 d d/sub && rm d/sub/block d/pipe");
+    for (path, works) in [("d/pipe", true), ("d/sub/block", false)] {
+        let output = mounted.run_as(12, &["undelete", path]);
+        assert_eq!(output.status.success(), works, "{path}: {}", told(&output));
+        assert_eq!(mounted.at(path).exists(), works, "{path}");
+    }
+}
+
+#[test]
 fn what_was_not_deleted_is_not_undeleted() {
     if !can_mount() {
         return;

@@ -12,7 +12,7 @@ const USER: u32 = 61_234;
 
 impl Mounted {
     /// Runs the program as an ordinary user.
-    fn run_as(&self, uid: u32, args: &[&str]) -> Output {
+    pub(super) fn run_as(&self, uid: u32, args: &[&str]) -> Output {
         let mut command = as_user(uid, env!("CARGO_BIN_EXE_horace"));
         command.env("HORACE_RUNTIME_DIR", &self.runtime).args(args);
         command.current_dir(&self.mountpoint).output().unwrap()
