@@ -42,6 +42,7 @@ mod xattr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{Mode, OFlags};
@@ -341,8 +342,17 @@ impl Fs {
     /// Waits until every digest that was on its way is with the catalog, but for those of files that
     /// somebody has mapped for writing.
     pub fn settle(&self) {
+        self.settle_within(Duration::MAX);
+    }
+
+    /// The same, but who asks a question does not wait long for somebody's large file.
+    pub fn settle_soon(&self) {
+        self.settle_within(pending::PATIENCE);
+    }
+
+    fn settle_within(&self, patience: Duration) {
         self.settle_mapped();
-        self.hashers.settle();
+        self.hashers.settle(patience);
         self.settle_kept();
     }
 

@@ -27,6 +27,9 @@ pub trait Host: Send + Sync {
     /// Waits until all digests that are on their way are known.
     fn settle(&self);
 
+    /// The same, but only for as long as somebody who asks a question would.
+    fn settle_soon(&self);
+
     /// Makes everything closed so far durable and returns the last change.
     ///
     /// # Errors

@@ -76,6 +76,10 @@ impl Host for MountHost {
         self.fs.settle();
     }
 
+    fn settle_soon(&self) {
+        self.fs.settle_soon();
+    }
+
     fn sync(&self) -> Result<Seq, String> {
         self.fs.settle();
         self.catalog.sync().map_err(|error| error.to_string())

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags};
@@ -262,12 +262,19 @@ impl Hashers {
         let _ = sender.send((number, job));
     }
 
-    /// Waits until every job that was queued before is done.
-    pub(super) fn settle(&self) {
+    /// Waits until every job that was queued before is done, or the patience is at its end.
+    pub(super) fn settle(&self, patience: Duration) {
+        let until_when = Instant::now().checked_add(patience);
         let mut outstanding = self.outstanding.0.lock();
         let until = outstanding.next;
         while outstanding.jobs.first().is_some_and(|first| *first < until) {
-            self.outstanding.1.wait(&mut outstanding);
+            match until_when {
+                None => self.outstanding.1.wait(&mut outstanding),
+                Some(when) if self.outstanding.1.wait_until(&mut outstanding, when).timed_out() => {
+                    return;
+                }
+                Some(_) => {}
+            }
         }
     }
 
@@ -286,5 +293,28 @@ impl Hashers {
                 tracing::error!("a hashing thread panicked");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_waits_no_longer_than_he_likes() {
+        let hashers = Hashers::idle();
+        hashers.start(1).unwrap();
+        let (sender, receiver) = mpsc::channel::<()>();
+        let (done, is_done) = mpsc::channel();
+        hashers.spawn(Box::new(move || {
+            let _ = receiver.recv();
+            done.send(()).unwrap();
+        }));
+        hashers.settle(Duration::from_millis(10));
+        assert!(is_done.try_recv().is_err());
+        drop(sender);
+        hashers.settle(Duration::MAX);
+        assert!(is_done.try_recv().is_ok());
+        hashers.stop();
     }
 }

@@ -125,13 +125,11 @@ impl Client<'_, '_> {
         self.check_reach()?;
         match request {
             Request::BringBack { what, run } => {
-                host.settle();
+                host.settle_soon();
                 return self.bring_back(what, *run);
             }
-            Request::Log { .. }
-            | Request::Cat { .. }
-            | Request::Manifest { .. }
-            | Request::Blame { .. } => host.settle(),
+            Request::Log { .. } | Request::Cat { .. } | Request::Blame { .. } => host.settle_soon(),
+            Request::Manifest { .. } => host.settle(),
             Request::Mark { path, version, mark } => {
                 return self.mark(&path.0, version.as_deref(), mark);
             }
@@ -234,7 +232,7 @@ impl Client<'_, '_> {
 
     fn mark(&mut self, path: &[u8], name: Option<&str>, mark: &Mark) -> Result<(), QueryError> {
         let host = &self.shared.host;
-        host.settle();
+        host.settle_soon();
         self.shared.catalog.barrier();
         let peer = self.peer.clone();
         let version = self.query(|query| query.markable(path, name, &peer.identity))?;

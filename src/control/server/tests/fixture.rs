@@ -50,6 +50,8 @@ impl Host for FakeHost {
 
     fn settle(&self) {}
 
+    fn settle_soon(&self) {}
+
     fn sync(&self) -> Result<Seq, String> {
         Ok(Seq(42))
     }
