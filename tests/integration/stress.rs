@@ -304,7 +304,6 @@ fn stress(mut mounted: Mounted, options: &str) {
 }
 
 #[rstest]
-#[ignore = "finds rare faults that are known: `scripts/nightly` runs it"]
 fn what_is_kept_survives_kills_at_any_moment(
     #[values("io=auto", "io=stream", "io=passthrough", "passthrough=off")] options: &str,
 ) {
@@ -314,7 +313,6 @@ fn what_is_kept_survives_kills_at_any_moment(
 }
 
 #[rstest]
-#[ignore = "finds rare faults that are known: `scripts/nightly` runs it"]
 fn what_is_kept_survives_kills_at_any_moment_on(
     #[values("xfs", "btrfs")] kind: &str,
     #[values("io=auto", "passthrough=off")] options: &str,
