@@ -139,6 +139,9 @@ fn outcome(finding: &FindingRecord, shown: &Shown) -> Option<String> {
 }
 
 fn copied(copy: &CopyRecord, shown: &Shown) -> String {
+    if let Some(path) = &copy.snapshot {
+        return escape(&path.0).to_string();
+    }
     match (&copy.version, copy.sha256) {
         (Some(version), _) if copy.kind == "longer" => {
             format!("the beginning of {}", named(version, shown))

@@ -107,7 +107,8 @@ pub struct ShownVersion {
 /// Something with the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyRecord {
-    /// What: `object`, `version` or `longer`, a version that goes on behind the same bytes.
+    /// What: `object`, `version`, `longer`, a version that goes on behind the same bytes, or `snapshot`, a
+    /// file in one that has the size.
     pub kind: String,
     /// Which object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,4 +116,7 @@ pub struct CopyRecord {
     /// Which version.
     #[serde(flatten)]
     pub version: Option<ShownVersion>,
+    /// Which file in a snapshot, from the root of the backing filesystem.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<PathField>,
 }

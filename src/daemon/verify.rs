@@ -97,10 +97,11 @@ fn shown(path: &[u8], number: u64) -> ShownVersion {
 }
 
 fn copy_record(copy: &Copy) -> CopyRecord {
-    let (kind, sha256, version) = match copy {
-        Copy::Object(hash) => ("object", Some(*hash), None),
-        Copy::Version(path, number) => ("version", None, Some(shown(path, *number))),
-        Copy::Longer(path, number) => ("longer", None, Some(shown(path, *number))),
+    let (kind, sha256, version, snapshot) = match copy {
+        Copy::Object(hash) => ("object", Some(*hash), None, None),
+        Copy::Version(path, number) => ("version", None, Some(shown(path, *number)), None),
+        Copy::Longer(path, number) => ("longer", None, Some(shown(path, *number)), None),
+        Copy::Snapshot(path) => ("snapshot", None, None, Some(PathField(path.clone()))),
     };
-    CopyRecord { kind: kind.into(), sha256, version }
+    CopyRecord { kind: kind.into(), sha256, version, snapshot }
 }

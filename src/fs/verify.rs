@@ -11,6 +11,7 @@
 mod finding;
 mod heal;
 mod look;
+mod snapshots;
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};

@@ -11,6 +11,7 @@ use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::callers::as_user;
 use crate::disk::Disk;
 use crate::mapping::Mapping;
 use crate::mounted::{Mounted, can_mount};
@@ -67,6 +68,50 @@ pub(crate) fn versions(finding: &Value) -> Vec<String> {
 fn is(finding: &Value, kind: &str, trouble: &str, outcome: &str) {
     let found = [&finding["kind"], &finding["trouble"], &finding["outcome"]];
     assert_eq!(found, [&json!(kind), &json!(trouble), &json!(outcome)], "{finding:#}");
+}
+
+/// The ZFS dataset that tests run on, if they do.
+fn dataset(mounted: &Mounted) -> Option<String> {
+    let dataset = Command::new("zfs").args(["list", "-Ho", "name"]).arg(&mounted.backing).output();
+    let dataset = dataset.ok().filter(|output| output.status.success());
+    let is_zfs = rustix::fs::statfs(&mounted.backing).unwrap().f_type == 0x2fc1_2fc1;
+    dataset.filter(|_| is_zfs).map(|o| String::from_utf8(o.stdout).unwrap().trim().to_string())
+}
+
+#[test]
+fn what_a_snapshot_has_undoes_damage() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let Some(dataset) = dataset(&mounted) else {
+        eprintln!("SKIPPED: HORACE_TEST_DIR is on no ZFS, or there is no `zfs`");
+        return;
+    };
+    let content = noise(1, 300_000);
+    fs::create_dir(mounted.at("d")).unwrap();
+    fs::write(mounted.at("d/f"), &content).unwrap();
+    mounted.ok(&["sync"]);
+    let snapshots = ["a-first", "b-second"].map(|name| format!("{dataset}@horace-{name}"));
+    mounted.shell(&format!("zfs snapshot {}", snapshots[0]));
+    fs::write(mounted.at("d/f"), noise(2, 300_000)).unwrap();
+    let object = mounted.object_of(&content);
+    mounted.shell(&format!("sync && zfs snapshot {}", snapshots[1]));
+    fs::write(&object, noise(3, 300_000)).unwrap();
+    let (well, findings, _) = mounted.verify(&["--restart"]);
+    assert!(!well);
+    assert_eq!((&findings[0]["outcome"], findings.len()), (&json!("healable"), 1), "{findings:#?}");
+    let found = findings[0]["from"]["snapshot"]["path"].as_str().unwrap().to_string();
+    assert!(
+        found.starts_with(".zfs/snapshot/horace-a-first/") && found.ends_with("/d/f"),
+        "{found}"
+    );
+    let told = mounted.run(&["verify", "--restart", "--rate", "max"]);
+    assert!(String::from_utf8_lossy(&told.stdout).contains(&found), "{told:?}");
+    let (well, findings, _) = mounted.verify(&["--restart", "--repair"]);
+    assert!(well && findings[0]["outcome"] == "healed", "{findings:#?}");
+    assert_eq!(mounted.cat(&["d/f@1"]), content);
+    snapshots.iter().for_each(|name| drop(mounted.shell(&format!("zfs destroy {name}"))));
 }
 
 #[test]
@@ -319,12 +364,14 @@ fn only_root_may_have_everything_read() {
         return;
     }
     let mounted = Mounted::new();
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-    command.arg(env!("CARGO_BIN_EXE_horace")).args(["verify"]).arg(&mounted.mountpoint);
-    let output = command.env("HORACE_RUNTIME_DIR", &mounted.runtime).output().unwrap();
-    assert!(told(&output).contains("only root"), "{}", told(&output));
-    assert_eq!(output.status.code(), Some(1));
+    for (command, what) in [("verify", "verify everything"), ("reconcile", "start a reconcile")] {
+        let mut user = as_user(65_534, env!("CARGO_BIN_EXE_horace"));
+        user.arg(command).arg(&mounted.mountpoint).env("HORACE_RUNTIME_DIR", &mounted.runtime);
+        let output = user.output().unwrap();
+        let denied = format!("only root and the user who mounted may {what}");
+        assert!(told(&output).contains(&denied), "{}", told(&output));
+        assert_eq!(output.status.code(), Some(1));
+    }
 }
 
 #[rstest]

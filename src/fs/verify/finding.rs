@@ -1,5 +1,7 @@
 //! What a verify has found: what is wrong, who needs it, and who else has it.
 
+use std::os::fd::OwnedFd;
+
 use super::{Healing, Run, Told, VerifyError};
 use crate::catalog::event::Op;
 use crate::catalog::{Head, VersionKey};
@@ -45,6 +47,9 @@ pub enum Copy {
     Version(Vec<u8>, u64),
     /// A version that goes on behind them, by path and number.
     Longer(Vec<u8>, u64),
+    /// A file in a snapshot of the backing filesystem, by its path from the root of that. It has the size, and
+    /// perhaps the bytes.
+    Snapshot(Vec<u8>),
 }
 
 /// What became of a damage.
@@ -81,8 +86,19 @@ pub struct Finding {
     pub outcome: Outcome,
 }
 
-/// A copy, and the version to open.
-pub(super) type Candidate = (Copy, Option<VersionKey>);
+/// A copy, and where it is.
+pub(super) type Candidate = (Copy, Place);
+
+/// Where a copy is.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// Among the objects.
+    Object,
+    /// With a version.
+    Version(VersionKey),
+    /// In this file.
+    File(OwnedFd),
+}
 
 impl Run<'_, '_> {
     pub(super) fn found_pack(&self, pack: PackId, error: &PackError) -> Result<(), VerifyError> {
@@ -200,18 +216,23 @@ impl Run<'_, '_> {
         self.report(Told::Found(finding))
     }
 
-    /// What has a content by the catalog, or begins with it, but for the version `but`.
+    /// What has a content by the catalog, or begins with it, but for the version `but`; and what may have it
+    /// in a snapshot.
     fn candidates(
         &self,
         hash: ContentHash,
         size: u64,
         but: Option<VersionKey>,
     ) -> Result<Vec<Candidate>, VerifyError> {
-        self.ask(|reader| {
+        let mut paths = Vec::new();
+        let mut found = self.ask(|reader| {
             let mut found = Vec::new();
             let same = reader.versions_with(hash)?;
             if but.is_some() && reader.stored_size(hash)?.is_some() {
-                found.push((Copy::Object(hash), None));
+                found.push((Copy::Object(hash), Place::Object));
+            }
+            for version in same.iter().take(COPIES) {
+                paths.extend(reader.shown_as(*version)?.map(|(path, _)| path));
             }
             for version in &same {
                 let is_head =
@@ -220,19 +241,24 @@ impl Run<'_, '_> {
                     && but != Some(*version)
                     && let Some((path, number)) = reader.shown_as(*version)?
                 {
-                    found.push((Copy::Version(path, number), Some(*version)));
+                    found.push((Copy::Version(path, number), Place::Version(*version)));
                 }
             }
             for (file, number) in same {
                 let next = (file, number + 1);
                 let longer = reader.version_facts(next)?.is_some_and(|facts| facts.size >= size);
                 if longer && let Some((path, number)) = reader.shown_as(next)? {
-                    found.push((Copy::Longer(path, number), Some(next)));
+                    found.push((Copy::Longer(path, number), Place::Version(next)));
                 }
             }
             found.truncate(COPIES);
             Ok(found)
-        })
+        })?;
+        paths.sort_unstable();
+        paths.dedup();
+        let snapshots = self.fs.in_snapshots(&paths, size).into_iter();
+        found.extend(snapshots.map(|(path, file)| (Copy::Snapshot(path), Place::File(file))));
+        Ok(found)
     }
 
     /// Tries the copies one after the other: to heal with `heal`, or only whether one would do.
@@ -243,8 +269,8 @@ impl Run<'_, '_> {
         heal: impl Fn(&crate::content::Content) -> Result<(), String>,
     ) -> Result<Outcome, VerifyError> {
         let mut failed = None;
-        for (copy, version) in candidates {
-            let Some(content) = self.open_copy(hash, *version)? else { continue };
+        for (copy, place) in candidates {
+            let Some(content) = self.open_copy(hash, place)? else { continue };
             if !self.is_content(&content, (hash, size))? {
                 continue;
             }

@@ -14,8 +14,9 @@ use super::super::hashing::open_to_read;
 use super::super::lookup::open_path;
 use super::super::walk::is_busy;
 use super::super::{Fs, identify};
+use super::finding::Place;
 use super::{Run, Trouble, VerifyError};
-use crate::catalog::{Head, VersionKey};
+use crate::catalog::Head;
 use crate::content::Content;
 use crate::store::Store;
 use crate::store::pack::{Key, PackError, PackReader};
@@ -154,21 +155,23 @@ impl Run<'_, '_> {
         Ok(ContentHash::from(hasher) == hash)
     }
 
-    /// Opens a copy: a version, or the object with a digest.
+    /// Opens a copy.
     pub(super) fn open_copy(
         &self,
         hash: ContentHash,
-        version: Option<VersionKey>,
+        place: &Place,
     ) -> Result<Option<Content>, VerifyError> {
-        let content = match (version, &self.fs.store) {
-            (Some(version), _) => {
+        let content = match place {
+            Place::Version(version) => {
                 let open = |reader: &mut crate::catalog::Reader| {
-                    Ok::<_, crate::catalog::CatalogError>(self.contents.open(reader, version).ok())
+                    Ok::<_, crate::catalog::CatalogError>(self.contents.open(reader, *version).ok())
                 };
                 self.fs.catalog.read_committed(open)?
             }
-            (None, Some(store)) => open_object(store, hash).ok().flatten(),
-            (None, None) => None,
+            Place::Object => {
+                self.fs.store.as_ref().and_then(|store| open_object(store, hash).ok().flatten())
+            }
+            Place::File(file) => file.try_clone().ok().map(Content::File),
         };
         if let Some(file) = content.as_ref().and_then(Content::file) {
             // It is not read for its users.
