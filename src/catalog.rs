@@ -65,6 +65,8 @@ pub const FILE_NAME: &str = "catalog.db";
 
 /// Fact about the catalog: when the last orderly stop was, in nanoseconds; 0 while running.
 const STOPPED: &str = "stopped_ns";
+/// Fact about the catalog: what boot and mount of the backing filesystem the last run was of.
+const INCARNATION: &str = "incarnation";
 /// Fact about the catalog: 1 once a walk has seen the whole tree.
 const IMPORTED: &str = "imported";
 
@@ -156,6 +158,8 @@ pub struct Past {
     /// When the catalog was last known to be true, in nanoseconds since 1970: a file whose times are
     /// not older than this may have changed in the same tick without a trace.
     pub trusted_until_ns: i64,
+    /// What boot and mount of the backing filesystem the last run was of.
+    pub incarnation: Option<i64>,
 }
 
 /// Figures for `status`.

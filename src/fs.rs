@@ -209,6 +209,9 @@ pub struct Fs {
     next_session: AtomicU64,
     passthrough: AtomicBool,
     imported: AtomicBool,
+    /// The machine or the backing filesystem came up since the last run: a power cut may have come between,
+    /// and the disk may lack bytes of what was there.
+    may_lack_bytes: bool,
     /// Mappings do not update times on this filesystem (tmpfs).
     silent_mappings: bool,
     /// Two changes in a row may leave the same times.
@@ -245,6 +248,9 @@ impl Fs {
         let root = Arc::new(root);
         let contents = Contents::new(Arc::clone(&root), store.clone());
         let started_ns = crate::clock::now_ns();
+        let past = catalog.past();
+        let incarnation = incarnation(root.as_fd())?;
+        let may_lack_bytes = past.incarnation != Some(incarnation);
         let views = views::Views::new(root.as_fd(), contents, started_ns);
         let thread_error = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN);
         let fs = Arc::new_cyclic(|weak| Self {
@@ -252,7 +258,8 @@ impl Fs {
             root_fs: stat.fs,
             handles,
             fds: FdCache::new(options.descriptors),
-            imported: AtomicBool::new(catalog.past().imported),
+            imported: AtomicBool::new(past.imported),
+            may_lack_bytes,
             catalog,
             store,
             keeper: keeper::Keeper::default(),
@@ -278,12 +285,29 @@ impl Fs {
             weak: weak.clone(),
             options,
         });
-        fs.push(None, Op::Root { inode: Inode { key, attr: stat.attr } });
+        fs.push(None, Op::Root { inode: Inode { key, attr: stat.attr }, incarnation });
         fs.hashers.start(readers).map_err(thread_error)?;
         mapped::start(&fs).map_err(thread_error)?;
         keeper::start(&fs).map_err(thread_error)?;
         packing::start(&fs).map_err(thread_error)?;
         Ok(fs)
+    }
+
+    /// Until when what the last run said of contents is to be believed, in nanoseconds since 1970.
+    fn trusted_until_ns(&self) -> i64 {
+        /// How long before a power cut something was written that the disk may not have: the kernel begins
+        /// with what is 30 seconds old, every 5 seconds, and takes its time.
+        const UNWRITTEN_NS: i64 = 120_000_000_000;
+        let until_ns = self.catalog.past().trusted_until_ns;
+        if self.may_lack_bytes { until_ns.saturating_sub(UNWRITTEN_NS) } else { until_ns }
+    }
+
+    /// Writes everything that has been done through to the disk.
+    ///
+    /// # Errors
+    /// The backing filesystem's.
+    pub fn write_through(&self) -> Result<(), Errno> {
+        rustix::fs::syncfs(&self.root)
     }
 
     /// Says whether the transport can have the kernel serve files without us.
@@ -605,4 +629,14 @@ fn identify(
         generation ^= stat.fs.dev.rotate_left(32) >> 1;
     }
     Ok((InodeKey { ino: stat.attr.ino, generation }, handle))
+}
+
+/// The boot of the machine and the mount of the backing filesystem, as a number: where it is the same, the
+/// kernel has had everything in its memory all the time.
+fn incarnation(root: BorrowedFd<'_>) -> Result<i64, Errno> {
+    use sha2::Digest as _;
+    let name = format!("{} {}", sys::process::boot_id()?.trim(), stat::mount_of(root)?);
+    let digest = sha2::Sha256::digest(name);
+    let first = digest.first_chunk().expect("it has 32 bytes");
+    Ok(i64::from_le_bytes(*first))
 }

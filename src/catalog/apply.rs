@@ -23,7 +23,7 @@ pub(super) struct Apply<'r, 'a> {
 pub(super) fn apply(rows: &mut Rows<'_>, event: &Event) -> rusqlite::Result<()> {
     let mut this = Apply { rows, time_ns: event.time_ns, writer: event.writer.as_deref() };
     match &event.op {
-        Op::Root { inode } => this.root(inode),
+        Op::Root { inode, incarnation } => this.root(inode, *incarnation),
         Op::Create { at, inode, born } => this.create(at, inode, born),
         Op::Link { at, inode } => this.link(at, inode),
         Op::Unlink { at, key, remaining, openness } => {
@@ -44,6 +44,7 @@ pub(super) fn apply(rows: &mut Rows<'_>, event: &Event) -> rusqlite::Result<()> 
             this.stored(*id, *content, *original, *prefix)
         }
         Op::Dropped { hash } => this.dropped(*hash),
+        Op::Perished { hash } => this.perished(*hash),
         Op::Packing { hash, packing } => this.rows.set_packing(*hash, *packing, event.time_ns),
         Op::Cleaned { dropped } => this.rows.set_cleaned(*dropped),
         Op::Surveyed(survey) => this.rows.set_survey(survey),
@@ -92,13 +93,14 @@ impl Apply<'_, '_> {
         }
     }
 
-    fn root(&mut self, inode: &Inode) -> rusqlite::Result<()> {
+    fn root(&mut self, inode: &Inode, incarnation: i64) -> rusqlite::Result<()> {
         if self.rows.meta(super::STOPPED)? == Some(0) {
             self.rows.unkeep_heads()?;
             self.rows.state.limbo = self.rows.nameless()?;
         }
         // Until the next orderly end, this run counts as crashed.
         self.rows.set_meta(super::STOPPED, 0)?;
+        self.rows.set_meta(super::INCARNATION, incarnation)?;
         if self.rows.seq().0 == 1 {
             let mut row = FileRow::new(FileId::ROOT, inode.key, &inode.attr, self.rows.seq());
             row.links = 1;

@@ -112,6 +112,8 @@ pub enum Op {
     Root {
         /// The root of the backing directory.
         inode: Inode,
+        /// The boot of the machine and the mount of the backing filesystem, as a number.
+        incarnation: i64,
     },
     /// A new inode got its first name.
     Create {
@@ -224,6 +226,11 @@ pub enum Op {
     },
     /// An object was given up.
     Dropped {
+        /// Which.
+        hash: ContentHash,
+    },
+    /// An object was lost, with what had it.
+    Perished {
         /// Which.
         hash: ContentHash,
     },

@@ -10,7 +10,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{get_hash, get_u64};
-use super::{CatalogError, IMPORTED, Past, STOPPED, schema};
+use super::{CatalogError, IMPORTED, INCARNATION, Past, STOPPED, schema};
 use crate::types::{ContentHash, FileId, InodeKey, Kind, Name, Seq, Stamp};
 
 /// Which state of the tree is asked for.
@@ -138,7 +138,9 @@ impl Reader {
                 .unwrap_or(0),
         };
         let was_orderly = stopped != Some(0);
-        Ok(Past { imported: self.meta(IMPORTED)? == Some(1), was_orderly, trusted_until_ns })
+        let imported = self.meta(IMPORTED)? == Some(1);
+        let incarnation = self.meta(INCARNATION)?;
+        Ok(Past { imported, was_orderly, trusted_until_ns, incarnation })
     }
 
     pub(super) fn meta<T: rusqlite::types::FromSql>(

@@ -62,7 +62,7 @@ impl World {
 
     fn open_root(&mut self) {
         let inode = Inode { key: ROOT, attr: attr(ROOT.ino, Kind::Dir, 1) };
-        self.push(Op::Root { inode });
+        self.push(Op::Root { inode, incarnation: 1 });
     }
 
     fn push(&mut self, op: Op) {

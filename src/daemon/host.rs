@@ -82,6 +82,7 @@ impl Host for MountHost {
 
     fn sync(&self) -> Result<Seq, String> {
         self.fs.settle();
+        self.fs.write_through().map_err(|error| format!("cannot write to the disk: {error}"))?;
         self.catalog.sync().map_err(|error| error.to_string())
     }
 

@@ -50,6 +50,6 @@ impl Tree for Restorer {
     }
 
     fn sync(&self) -> Done {
-        rustix::fs::syncfs(self.0.root()).map_err(|error| error.to_string())
+        self.0.write_through().map_err(|error| error.to_string())
     }
 }

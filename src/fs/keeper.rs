@@ -208,7 +208,10 @@ fn watch(weak: &Weak<Fs>, store: &Store) {
             }
         }
         fs.take_in(store);
-        fs.keeper.has_left.store(false, Ordering::Relaxed);
+        if fs.keeper.has_left.load(Ordering::Relaxed) {
+            fs.look_again(store);
+            fs.keeper.has_left.store(false, Ordering::Relaxed);
+        }
         fs.make_room(store);
     }
 }
@@ -368,11 +371,43 @@ impl Fs {
             Ok(untold)
         });
         for (hash, size) in untold.map_err(|error: CatalogError| error.to_string())? {
+            if self.may_lack_bytes && !store.has_whole(hash) {
+                store.remove(hash).map_err(|error| error.to_string())?;
+                continue;
+            }
             tracing::info!(%hash, size, "an object that nobody had told of is kept");
             self.push(None, Op::Adopted { hash, size });
             self.keeper.spare(hash);
         }
         Ok(())
+    }
+
+    /// Looks whether the disk has what was taken in shortly before a power cut.
+    fn look_again(&self, store: &Store) {
+        if !self.may_lack_bytes {
+            return;
+        }
+        let since_ns = self.trusted_until_ns();
+        let young = self.catalog.read(|reader: &mut Reader| reader.stored_since(since_ns));
+        let young = young.unwrap_or_else(|error: CatalogError| {
+            tracing::warn!(%error, "cannot tell what was kept last");
+            Vec::new()
+        });
+        for (hash, _) in young {
+            if self.hashers.is_stopping() {
+                return;
+            }
+            let _giving = self.keeper.giving.lock();
+            if store.has_whole(hash) {
+                continue;
+            }
+            tracing::warn!(%hash, "a content that was kept did not reach the disk");
+            self.push(None, Op::Perished { hash });
+            self.catalog.barrier();
+            if let Err(error) = store.remove(hash) {
+                tracing::warn!(%error, %hash, "cannot remove what is left of a content");
+            }
+        }
     }
 
     /// Gives contents up, but for those that came to be needed since they were looked at; returns those

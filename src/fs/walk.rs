@@ -111,7 +111,7 @@ impl<'fs> Walk<'fs> {
     pub(super) fn new(fs: &'fs Fs) -> Self {
         Self {
             fs,
-            trusted_until_ns: fs.catalog.past().trusted_until_ns,
+            trusted_until_ns: fs.trusted_until_ns(),
             started_ns: fs.started_ns,
             jobs: Mutex::default(),
             wake: Condvar::new(),

@@ -297,6 +297,12 @@ impl Store {
         rustix::fs::openat(dir, &*name, READ, Mode::empty())
     }
 
+    /// Whether an object that has a file of its own is all there.
+    pub fn has_whole(&self, hash: ContentHash) -> bool {
+        let read = self.open_object(hash).and_then(|file| read_whole(file.as_fd(), &|| true));
+        read.is_ok_and(|(found, _)| found == hash)
+    }
+
     /// The digests and sizes in bytes of the objects whose digests begin with a byte.
     ///
     /// # Errors

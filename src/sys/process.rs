@@ -33,6 +33,15 @@ pub fn raise_descriptor_limit() -> u64 {
     now
 }
 
+/// The kernel's name for this boot of the machine.
+///
+/// # Errors
+/// The kernel's.
+pub fn boot_id() -> Result<String, Errno> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
 thread_local! {
     /// The umask of this thread once it has its own; `None` before.
     static UMASK: Cell<Option<u32>> = const { Cell::new(None) };

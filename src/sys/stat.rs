@@ -48,6 +48,17 @@ pub fn fstat_anew(fd: impl AsFd) -> Result<Stat, Errno> {
     stat_at(fd.as_fd(), c"", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC)
 }
 
+/// A number for the mount in which something open lies, never used again before the next boot; before Linux
+/// 6.8, one that may be.
+///
+/// # Errors
+/// The kernel's.
+pub fn mount_of(fd: impl AsFd) -> Result<u64, Errno> {
+    const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+    let mask = StatxFlags::MNT_ID | UNIQUE;
+    rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, mask).map(|stat| stat.stx_mnt_id)
+}
+
 /// Stats `name` in the directory `dir`, not following a symlink.
 ///
 /// # Errors

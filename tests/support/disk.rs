@@ -1,6 +1,6 @@
 //! Filesystems of their own for tests: a disk in a file, mounted, gone when dropped.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::mount::UnmountFlags;
@@ -16,11 +16,23 @@ impl Disk {
     /// A filesystem of a kind (`ext4`, `xfs`, `btrfs`) and size, made with `mkfs` and mounted with
     /// `-o options`; nothing where the tools are missing.
     pub(crate) fn new(kind: &str, mebibytes: u64, mkfs: &[&str], options: &str) -> Option<Self> {
+        Self::within(None, kind, mebibytes, mkfs, options)
+    }
+
+    /// The same in a directory of a filesystem, from which it can be [copied](Disk::copy) at one moment
+    /// while it is in use, if blocks can be shared there.
+    pub(crate) fn within(
+        dir: Option<PathBuf>,
+        kind: &str,
+        mebibytes: u64,
+        mkfs: &[&str],
+        options: &str,
+    ) -> Option<Self> {
         let program = format!("mkfs.{kind}");
         if !have(&[&program]) {
             return None;
         }
-        let dir = tempfile::Builder::new().prefix("horace-disk-").tempdir().unwrap();
+        let dir = Self::new_dir(dir.as_deref());
         let image = dir.path().join("image");
         std::fs::File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
         must(Command::new(program).args(mkfs).arg(&image));
@@ -31,27 +43,39 @@ impl Disk {
         Some(disk)
     }
 
+    fn new_dir(within: Option<&Path>) -> tempfile::TempDir {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("horace-disk-");
+        within.map_or_else(|| builder.tempdir(), |dir| builder.tempdir_in(dir)).unwrap()
+    }
+
     /// A disk with what is on this one at the moment, and not what only the kernel has yet.
     pub(crate) fn copy(&self) -> Self {
-        let dir = tempfile::Builder::new().prefix("horace-disk-").tempdir().unwrap();
-        let copy = Self { dir };
-        let image = copy.dir.path().join("image");
-        must(
-            Command::new("cp")
-                .arg("--sparse=always")
-                .arg(self.dir.path().join("image"))
-                .arg(&image),
-        );
-        std::fs::create_dir(copy.path()).unwrap();
-        must(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(copy.path()));
+        let copy = self.cut();
+        copy.mount();
         copy
+    }
+
+    /// What a power cut leaves on the disk, not mounted yet.
+    pub(crate) fn cut(&self) -> Self {
+        let copy = Self { dir: Self::new_dir(self.dir.path().parent()) };
+        let mut cp = Command::new("cp");
+        cp.args(["--sparse=always", "--reflink=auto"]).arg(self.dir.path().join("image"));
+        must(cp.arg(copy.dir.path().join("image")));
+        std::fs::create_dir(copy.path()).unwrap();
+        copy
+    }
+
+    /// Mounts what is not mounted yet.
+    pub(crate) fn mount(&self) {
+        let image = self.dir.path().join("image");
+        must(Command::new("mount").args(["-o", "loop"]).arg(image).arg(self.path()));
     }
 
     /// Takes it away and mounts it again.
     pub(crate) fn remount(&mut self) {
         must(Command::new("umount").arg(self.path()));
-        let image = self.dir.path().join("image");
-        must(Command::new("mount").args(["-o", "loop"]).arg(image).arg(self.path()));
+        self.mount();
     }
 
     /// Its root.

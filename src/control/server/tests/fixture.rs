@@ -133,7 +133,7 @@ impl Fixture {
         .unwrap();
         let mut fixture = Self { dir, catalog, server: Some(server), clock: 0, sessions: 0 };
         let inode = fixture.inode("");
-        fixture.push(Op::Root { inode });
+        fixture.push(Op::Root { inode, incarnation: 1 });
         fixture.push(Op::WalkDone);
         fixture
     }
