@@ -12,6 +12,7 @@
 //! difference as found. [`Catalog::sync`] makes everything before it durable.
 
 mod apply;
+pub mod backup;
 mod checkpoint;
 pub mod chunks;
 pub mod event;

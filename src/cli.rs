@@ -244,7 +244,7 @@ fn typed_time(text: Option<&str>, now_ns: i64) -> Result<Option<i64>, TimeError>
 
 /// The settings in the environment as option words, which those of `-o` come after.
 fn environment_options() -> anyhow::Result<Vec<String>> {
-    const NAMES: [&str; 10] = [
+    const NAMES: [&str; 11] = [
         "state",
         "api",
         "threads",
@@ -253,6 +253,7 @@ fn environment_options() -> anyhow::Result<Vec<String>> {
         "passthrough",
         "keep",
         "prune",
+        "backup",
         "attr_timeout",
         "config",
     ];

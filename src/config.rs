@@ -63,7 +63,9 @@ pub struct MountConfig {
     /// A configuration file in place of the usual one.
     pub config: Option<PathBuf>,
     /// How often history is pruned without being asked.
-    pub prune: Prune,
+    pub prune: Repeat,
+    /// How often the catalog is copied.
+    pub backup: Repeat,
     /// Which history is kept.
     pub retention: Arc<Retention>,
     /// Words that are the kernel's business.
@@ -90,7 +92,8 @@ impl MountConfig {
             api: Api::default(),
             attr_timeout: Duration::from_secs(1),
             config: None,
-            prune: Prune::default(),
+            prune: Repeat::default(),
+            backup: Repeat::default(),
             retention: Arc::default(),
             flags: MountFlags::default(),
         }
@@ -176,16 +179,16 @@ pub enum Keep {
     None,
 }
 
-/// How often history is pruned without being asked.
+/// How often something is done without being asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Prune {
+pub enum Repeat {
     /// Never.
     Off,
     /// Each time that this has passed.
     Every(Span),
 }
 
-impl Default for Prune {
+impl Default for Repeat {
     fn default() -> Self {
         Self::Every(Span::days(1))
     }

@@ -125,7 +125,7 @@ impl Contents {
                 (Source::Empty, _) => rustix::fs::open("/dev/null", READ, Mode::empty()),
                 (Source::Lost(loss), _) => return Err(ContentError::Lost(loss)),
                 (Source::Object(hash), Some(store)) => match store.open_object(hash) {
-                    Err(Errno::NOENT) => match packed(store, hash)? {
+                    Err(Errno::NOENT) => match store.open_packed(hash)? {
                         Some(packed) => return Ok(Content::Packed(packed)),
                         None => Err(Errno::NOENT),
                     },
@@ -185,10 +185,6 @@ impl Contents {
             ContentError::Open { what, source }
         })
     }
-}
-
-fn packed(store: &Store, hash: ContentHash) -> Result<Option<Packed>, PackError> {
-    store.packs().map_or(Ok(None), |packs| packs.open_content(hash))
 }
 
 const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);

@@ -6,9 +6,12 @@
 //! crash at any point leaves a dead mount and a catalog that is behind; the next start cleans up the
 //! one and catches up with the other.
 
+mod backups;
 mod host;
 mod lock;
+mod periodic;
 mod pruner;
+mod rebuild;
 mod reconciler;
 mod restorer;
 mod verify;
@@ -23,21 +26,24 @@ use anyhow::{Context, bail};
 use rustix::fs::{Mode, OFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::catalog::{Catalog, ChunkDb, chunks};
-use crate::config::{Keep, MountConfig, OWN_DIR, Prune};
+use crate::catalog::{Catalog, CatalogError, ChunkDb, chunks};
+use crate::config::{Keep, MountConfig, OWN_DIR, Repeat};
 use crate::control::registry::{self, Registration};
 use crate::control::{Server, ServerConfig};
 use crate::fs::{Fs, Options, PackingOptions, Writes};
 use crate::fuse::session::{PassthroughStatus, Session, Unmount, is_dead, unmount};
 use crate::store::Store;
 use crate::sys;
+use backups::Backups;
 use host::MountHost;
 use lock::BackingLock;
+use periodic::Periodic;
 use pruner::Pruner;
 use reconciler::{Asker, Reconciler};
 use restorer::Restorer;
 
 pub use crate::fuse::session::remount;
+pub use rebuild::rebuild;
 
 /// How long users of a mount that is taken away by a signal have to finish.
 const GRACE: Duration = Duration::from_secs(2);
@@ -74,8 +80,7 @@ pub fn run(
     sys::sqlite::leave_symlinks_to_the_kernel();
     // Reached through its descriptor: the mount may come to lie over its path.
     let state_path = PathBuf::from(format!("/proc/self/fd/{}", state.as_raw_fd()));
-    let catalog = Catalog::open(&state_path)
-        .with_context(|| format!("state directory {}", config.state_dir().display()))?;
+    let catalog = Catalog::open(&state_path).map_err(|error| cannot_open(error, &config))?;
     let catalog = Arc::new(catalog);
     let store = match config.keep {
         Keep::Content => open_store(&backing, &state_path),
@@ -88,7 +93,8 @@ pub fn run(
         .context("cannot serve the directory")?;
     let threads = threads(&config);
     let session = Session::mount(Arc::clone(&fs), &config, threads, trial)?;
-    let daemon = Daemon { config, fs, catalog, store, threads, started_ns: crate::clock::now_ns() };
+    let started_ns = crate::clock::now_ns();
+    let daemon = Daemon { config, fs, catalog, store, state_path, threads, started_ns };
     let served = daemon.serve(session, &runtime_dir, ready);
     daemon.stop();
     // `horace umount` waits for the end of the registration: everything is committed by then.
@@ -102,6 +108,8 @@ struct Daemon {
     fs: Arc<Fs>,
     catalog: Arc<Catalog>,
     store: Option<Arc<Store>>,
+    /// The state directory, by its descriptor.
+    state_path: PathBuf,
     threads: usize,
     started_ns: i64,
 }
@@ -138,10 +146,7 @@ impl Daemon {
                 return Err(error);
             }
         };
-        let pruner = match (self.config.prune, &self.store) {
-            (Prune::Every(span), Some(_)) => Some(Pruner::start(&self.fs, &self.catalog, span)?),
-            (_, _) => None,
-        };
+        let periodic = self.start_periodic()?;
         ready();
         tracing::info!(
             backing = %self.config.backing.display(),
@@ -155,9 +160,7 @@ impl Daemon {
         self.fs.stop_prune();
         // Nobody may ask what is being taken down.
         front.stop();
-        if let Some(pruner) = pruner {
-            pruner.stop(&self.fs);
-        }
+        periodic.into_iter().for_each(Periodic::stop);
         reconciler.stop(&self.fs);
         handle.close();
         let _ = watcher.join();
@@ -169,6 +172,20 @@ impl Daemon {
             Err(StillBusy) => tracing::warn!("stopping although files are still open"),
         }
         Ok(registration)
+    }
+
+    /// Starts what is done from time to time.
+    fn start_periodic(&self) -> std::io::Result<Vec<Periodic>> {
+        let mut started = Vec::new();
+        if let (Repeat::Every(span), Some(_)) = (self.config.prune, &self.store) {
+            let (fs, catalog) = (Arc::clone(&self.fs), Arc::clone(&self.catalog));
+            started.push(Periodic::start("prune", span, Pruner { fs, catalog })?);
+        }
+        if let Repeat::Every(span) = self.config.backup {
+            let (catalog, state_dir) = (Arc::clone(&self.catalog), self.state_path.clone());
+            started.push(Periodic::start("backup", span, Backups { catalog, state_dir })?);
+        }
+        Ok(started)
     }
 
     /// Answers at the socket, and lets clients find it.
@@ -250,6 +267,23 @@ enum Ended {
 
 /// Files are still open although the mount is gone from the tree.
 struct StillBusy;
+
+/// Why the catalog cannot be opened, and what can be done.
+fn cannot_open(error: CatalogError, config: &MountConfig) -> anyhow::Error {
+    let damaged = matches!(error, CatalogError::Open { .. } | CatalogError::Empty { .. });
+    let what = format!("state directory {}", config.state_dir().display());
+    let error = anyhow::Error::new(error);
+    if !damaged {
+        return error.context(what);
+    }
+    let backing = config.backing.display();
+    let state = config.state.as_ref().map(|dir| format!(" --state {}", dir.display()));
+    error.context(format!(
+        "{what}: if it is damaged, `horace reconcile --rebuild {backing}{}` puts its newest backup in \
+         its place",
+        state.unwrap_or_default()
+    ))
+}
 
 fn open_backing(path: &Path) -> anyhow::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

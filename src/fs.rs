@@ -212,6 +212,8 @@ pub struct Fs {
     /// The machine or the backing filesystem came up since the last run: a power cut may have come between,
     /// and the disk may lack bytes of what was there.
     may_lack_bytes: bool,
+    /// The catalog may be older than the store: a backup that has just been put in its place.
+    is_rebuilt: bool,
     /// Mappings do not update times on this filesystem (tmpfs).
     silent_mappings: bool,
     /// Two changes in a row may leave the same times.
@@ -251,6 +253,7 @@ impl Fs {
         let past = catalog.past();
         let incarnation = incarnation(root.as_fd())?;
         let may_lack_bytes = past.incarnation != Some(incarnation);
+        let is_rebuilt = past.incarnation.is_none() && past.imported;
         let views = views::Views::new(root.as_fd(), contents, started_ns);
         let thread_error = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN);
         let fs = Arc::new_cyclic(|weak| Self {
@@ -260,6 +263,7 @@ impl Fs {
             fds: FdCache::new(options.descriptors),
             imported: AtomicBool::new(past.imported),
             may_lack_bytes,
+            is_rebuilt,
             catalog,
             store,
             keeper: keeper::Keeper::default(),

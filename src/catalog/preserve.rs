@@ -441,6 +441,28 @@ impl Reader {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// The contents of versions that are no objects, with their sizes in bytes, for which `is_wanted`.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn contents_without_objects(
+        &self,
+        is_wanted: impl Fn(ContentHash) -> bool,
+    ) -> Result<Vec<(ContentHash, u64)>, CatalogError> {
+        let sql = "SELECT v.sha256, v.size FROM version v WHERE v.sha256 IS NOT NULL
+                   AND NOT EXISTS (SELECT 1 FROM object o WHERE o.sha256 = v.sha256)";
+        let mut query = self.db.prepare_cached(sql)?;
+        let mut rows = query.query([])?;
+        let mut found = std::collections::BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            let Some(hash) = get_hash(row, 0)? else { continue };
+            if !found.contains_key(&hash) && is_wanted(hash) {
+                found.insert(hash, get_u64(row, 1)?);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
     /// How many objects there are, and how many bytes.
     pub(super) fn objects(&self) -> Result<(u64, u64), CatalogError> {
         let ObjectTotals { loose, packed, .. } = self.object_totals()?;

@@ -56,6 +56,7 @@ Options for -o (for each NAME=VALUE there is a variable HORACE_NAME, too):
   descriptors=N       keep so many open for files that nobody uses [default: 16384, or a
                       quarter of the limit of open files]
   prune=SPAN, prune=off  prune history that often by itself, or never [default: 1d]
+  backup=SPAN, backup=off  copy the catalog that often, or never [default: 1d]
   attr_timeout=SECONDS  let the kernel trust attributes for so long [default: 1]
   api=ADDR:PORT, api=off  serve the HTTP API there, or not at all [default: 127.0.0.1:8000]
   config=FILE         read settings from there [default: /etc/horace/horace.toml]

@@ -101,7 +101,7 @@ fn word(name: &str, value: &Value) -> Result<String, OptionError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Access, IoMode, Prune};
+    use crate::config::{Access, IoMode, Repeat};
     use proptest::prelude::*;
     use rstest::rstest;
 
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(config.state_dir(), Path::new("/a,b"));
         assert_eq!(config.access, Access::ReadOnly);
         assert!(config.flags.nosuid && !config.flags.noatime);
-        assert_eq!(config.prune, Prune::Off);
+        assert_eq!(config.prune, Repeat::Off);
         assert_eq!(config.retention.choose(b"a.tmp").to_string(), "excluded by `*.tmp`");
         parse("mount.ro = false").unwrap().apply(&mut config);
         assert_eq!(config.access, Access::ReadWrite);

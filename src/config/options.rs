@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Access, Api, IoMode, Keep, KernelPassthrough, MountConfig, Occasion, Prune};
+use super::{Access, Api, IoMode, Keep, KernelPassthrough, MountConfig, Occasion, Repeat};
 
 /// What is wrong with a mount option.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,7 +114,8 @@ impl MountConfig {
                 let limit = parse("pack_limit", value, "BYTES", |v| v.parse().ok())?;
                 self.pack_limit = Some(limit);
             }
-            "prune" => self.prune = parse("prune", value, "LENGTH OF TIME|off", prune)?,
+            "prune" => self.prune = parse("prune", value, "LENGTH OF TIME|off", repeat)?,
+            "backup" => self.backup = parse("backup", value, "LENGTH OF TIME|off", repeat)?,
             "attr_timeout" => {
                 self.attr_timeout = parse("attr_timeout", value, "SECONDS", seconds)?;
             }
@@ -220,10 +221,10 @@ fn keep(value: &str) -> Option<Keep> {
     }
 }
 
-fn prune(value: &str) -> Option<Prune> {
+fn repeat(value: &str) -> Option<Repeat> {
     match value {
-        "off" => Some(Prune::Off),
-        _ => value.parse().ok().map(Prune::Every),
+        "off" => Some(Repeat::Off),
+        _ => value.parse().ok().map(Repeat::Every),
     }
 }
 
@@ -247,7 +248,7 @@ mod tests {
     fn every_setting_can_be_given() {
         let config = with(
             "state=/var/lib/h,api=[::1]:9000,ro,allow_other,threads=3,descriptors=99,io=stream,passthrough=off,\
-             keep=none,prune=12h,pack_after=2.5,pack_limit=4096,attr_timeout=0.25,config=/etc/h.toml,nosuid,nodev,noexec,noatime,dirsync,sync",
+             keep=none,prune=12h,backup=6h,pack_after=2.5,pack_limit=4096,attr_timeout=0.25,config=/etc/h.toml,nosuid,nodev,noexec,noatime,dirsync,sync",
         )
         .unwrap();
         assert_eq!(config.state_dir(), std::path::Path::new("/var/lib/h"));
@@ -261,7 +262,8 @@ mod tests {
         assert_eq!(config.keep, Keep::None);
         assert_eq!(config.pack_after, Some(Duration::from_millis(2500)));
         assert_eq!(config.pack_limit.map(std::num::NonZeroUsize::get), Some(4096));
-        assert_eq!(config.prune, Prune::Every("12h".parse().unwrap()));
+        assert_eq!(config.prune, Repeat::Every("12h".parse().unwrap()));
+        assert_eq!(config.backup, Repeat::Every("6h".parse().unwrap()));
         assert_eq!(config.attr_timeout, Duration::from_millis(250));
         assert_eq!(config.config.as_deref(), Some("/etc/h.toml".as_ref()));
         let flags = config.flags;
@@ -278,7 +280,8 @@ mod tests {
         .unwrap();
         assert_eq!(config, MountConfig::new("/b", "/m"));
         assert_eq!(with("api=off").unwrap().api, Api::Off);
-        assert_eq!(with("prune=off").unwrap().prune, Prune::Off);
+        assert_eq!(with("prune=off").unwrap().prune, Repeat::Off);
+        assert_eq!(with("backup=off").unwrap().backup, Repeat::Off);
     }
 
     #[test]

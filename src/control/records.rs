@@ -4,12 +4,14 @@
 //! scripts read them. Times are RFC 3339 in UTC, sizes bytes, digests bare hexadecimal.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::status::PruneTotals;
 use super::wire::{FromPathField, PathField};
+use crate::catalog::backup::Rebuilt;
 use crate::catalog::{ChangeOp, Content, VersionInfo};
 use crate::restore::{Action, Step};
 use crate::timespec::rfc3339;
@@ -313,6 +315,32 @@ impl RestoreRecord {
 pub struct SyncRecord {
     /// The last change that is durable.
     pub seq: Seq,
+}
+
+/// What a catalog was rebuilt from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebuildRecord {
+    /// The backup, if there was one.
+    pub backup: Option<PathField>,
+    /// When that was made.
+    pub time: Option<String>,
+    /// Where the files are that were there.
+    pub aside: Option<PathField>,
+    /// Backups that are not whole.
+    pub refused: Vec<PathField>,
+}
+
+impl RebuildRecord {
+    /// The record of a rebuilt catalog.
+    pub fn new(rebuilt: &Rebuilt) -> Self {
+        let field = |path: &Path| PathField(path.as_os_str().as_encoded_bytes().to_vec());
+        Self {
+            backup: rebuilt.from.as_ref().map(|backup| field(&backup.path)),
+            time: rebuilt.from.as_ref().map(|backup| rfc3339(backup.time_ns)),
+            aside: rebuilt.aside.as_deref().map(field),
+            refused: rebuilt.refused.iter().map(|(path, _)| field(path)).collect(),
+        }
+    }
 }
 
 impl VersionRecord {

@@ -22,7 +22,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Fs;
 use super::pressure::Pressure;
-use crate::catalog::event::{Op, Prefix};
+use crate::catalog::event::{Op, Packing, Prefix};
 use crate::catalog::{self, CatalogError, Reader, Unread};
 use crate::store::Store;
 use crate::store::objects::{Came, Taken};
@@ -350,10 +350,62 @@ impl Fs {
                 }
             }
         }
+        if self.is_rebuilt
+            && let Err(error) = self.compare_with_store(store)
+        {
+            tracing::warn!(%error, "cannot compare the catalog with the store");
+        }
         for (id, content) in missing {
             // After a power cut the disk may know more than the catalog.
             let content = content.filter(|(hash, _)| store.open_object(*hash).is_ok());
             self.tell_stored(*id, content, false, None);
+        }
+    }
+
+    /// Brings a catalog that is older than the store together with it: what was given up since then is
+    /// gone, what was packed is found there.
+    fn compare_with_store(&self, store: &Store) -> Result<(), CatalogError> {
+        const PAGE: u32 = 1000;
+        let _giving = self.keeper.giving.lock();
+        let mut after = None;
+        loop {
+            let page =
+                self.catalog.read(|reader: &mut Reader| reader.objects_after(after, PAGE))?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            for (hash, _) in page {
+                if matches!(store.open_object(hash), Err(Errno::NOENT)) {
+                    self.tell_without_file(store, hash);
+                }
+            }
+        }
+        let lacking = self.catalog.read(|reader: &mut Reader| {
+            reader.contents_without_objects(|hash| matches!(store.open_packed(hash), Ok(Some(_))))
+        })?;
+        for (hash, size) in lacking {
+            self.push(None, Op::Adopted { hash, size });
+            self.tell_packed(hash);
+        }
+        self.catalog.barrier();
+        Ok(())
+    }
+
+    /// Tells of an object that has no file of its own, or none that is whole.
+    fn tell_without_file(&self, store: &Store, hash: ContentHash) {
+        match store.open_packed(hash) {
+            Ok(Some(_)) => self.tell_packed(hash),
+            Ok(None) => {
+                tracing::warn!(%hash, "a content that was kept is not in the store");
+                self.push(None, Op::Perished { hash });
+            }
+            // It may come back.
+            Err(error) => tracing::warn!(%error, %hash, "cannot tell whether a content is packed"),
+        }
+    }
+
+    fn tell_packed(&self, hash: ContentHash) {
+        for packing in [Packing::Done, Packing::Alone] {
+            self.push(None, Op::Packing { hash, packing });
         }
     }
 
@@ -401,8 +453,7 @@ impl Fs {
             if store.has_whole(hash) {
                 continue;
             }
-            tracing::warn!(%hash, "a content that was kept did not reach the disk");
-            self.push(None, Op::Perished { hash });
+            self.tell_without_file(store, hash);
             self.catalog.barrier();
             if let Err(error) = store.remove(hash) {
                 tracing::warn!(%error, %hash, "cannot remove what is left of a content");

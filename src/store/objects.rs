@@ -23,7 +23,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use sha2::{Digest, Sha256};
 
 use super::pack::{ChunkIndex, PackError};
-use super::packs::Packs;
+use super::packs::{Packed, Packs};
 use super::staging::Staging;
 use crate::sys::dir::make_private;
 use crate::sys::{Errno, stat};
@@ -295,6 +295,14 @@ impl Store {
     pub fn open_object(&self, hash: ContentHash) -> Result<OwnedFd, Errno> {
         let (dir, name) = self.place(hash, Make::No)?;
         rustix::fs::openat(dir, &*name, READ, Mode::empty())
+    }
+
+    /// Opens a content that is packed; `None` if it is not.
+    ///
+    /// # Errors
+    /// If the packs cannot be read.
+    pub fn open_packed(&self, hash: ContentHash) -> Result<Option<Packed>, PackError> {
+        self.packs.as_ref().map_or(Ok(None), |packs| packs.open_content(hash))
     }
 
     /// Whether an object that has a file of its own is all there.

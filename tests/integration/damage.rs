@@ -162,7 +162,7 @@ fn of_the_catalog(#[values(Damage::Truncate, Damage::Flip)] damage: Damage) {
     let text = mounted.refused_start();
     assert!(text.contains("cannot open the catalog"), "{text}");
     assert!(fs::read(&path).unwrap() == before, "it is not replaced");
-    // As the README says.
+    // One can always begin anew by hand.
     for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
         let _ = fs::rename(path.with_file_name(name), mounted.scratch(name));
     }
@@ -268,7 +268,7 @@ fn chunk_index(mounted: &Mounted) -> PathBuf {
 
 impl Mounted {
     /// Starts the daemon, which must say why it cannot; returns what it said.
-    fn refused_start(&self) -> String {
+    pub(crate) fn refused_start(&self) -> String {
         let output = self
             .command()
             .args(["mount", "--foreground", "-o", "api=off"])

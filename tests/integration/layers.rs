@@ -56,8 +56,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "fuse", "control", "content", "fs", "catalog", "restore", "store", "sys", "types",
-            "clock", "config", "file_id", "pruning", "timespec",
+            "fuse",
+            "control",
+            "content",
+            "fs",
+            "catalog",
+            "restore",
+            "store",
+            "sys",
+            "types",
+            "clock",
+            "config",
+            "file_id",
+            "pruning",
+            "retention",
+            "timespec",
         ],
     ),
     (

@@ -30,6 +30,7 @@ mod packs;
 mod posix;
 mod pressure;
 mod prune;
+mod rebuild;
 mod resources;
 mod restart;
 mod restore;

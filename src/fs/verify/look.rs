@@ -340,10 +340,9 @@ impl Fs {
 fn open_object(store: &Store, hash: ContentHash) -> Result<Option<Content>, (Trouble, String)> {
     match retry_on_intr(|| store.open_object(hash)) {
         Ok(file) => Ok(Some(Content::File(file))),
-        Err(Errno::NOENT) => match store.packs().map(|packs| packs.open_content(hash)) {
-            None => Ok(None),
-            Some(Ok(packed)) => Ok(packed.map(Content::Packed)),
-            Some(Err(error)) => Err((Trouble::Damaged, error.to_string())),
+        Err(Errno::NOENT) => match store.open_packed(hash) {
+            Ok(packed) => Ok(packed.map(Content::Packed)),
+            Err(error) => Err((Trouble::Damaged, error.to_string())),
         },
         Err(error) => Err((Trouble::Unreadable, error.to_string())),
     }

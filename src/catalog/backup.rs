@@ -1,0 +1,252 @@
+//! Copies of the catalog, and putting one in its place.
+//!
+//! Owns the files of the backups and their names. A copy is made by SQLite's online backup, in one step, so
+//! that it is of one moment and the writer goes on; only a whole one gets its name.
+//!
+//! # Order of steps
+//! Backing up: `copy → fsync → name`. A crash before the name leaves a file that the next one overwrites.
+//! Putting in place: `check → damaged files aside → copy → fsync → name`. A crash after the second leaves no
+//! catalog, and the backups: to do it again is to go on.
+#![expect(clippy::disallowed_types, reason = "the catalog owns the database")]
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::backup::Backup as Copying;
+use rusqlite::{Connection, OpenFlags};
+
+use super::{Catalog, CatalogError, FILE_NAME, INCARNATION, STOPPED, schema};
+
+/// Name of the directory of the backups in the state directory.
+const DIR: &str = "backups";
+const SUFFIX: &str = ".db";
+/// What is not whole yet.
+const UNFINISHED: &str = "unfinished";
+
+/// A backup of the catalog.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Backup {
+    /// When it was made, in nanoseconds since 1970.
+    pub time_ns: i64,
+    /// Its file.
+    pub path: PathBuf,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// Why there is no backup, or none was put in place.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The database cannot be copied.
+    #[error("cannot copy the catalog")]
+    Copy(#[from] rusqlite::Error),
+    /// A file cannot be made, moved or read.
+    #[error("{}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The filesystem's reason.
+        source: io::Error,
+    },
+}
+
+/// What became of a catalog that was to be rebuilt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// The backup that has taken its place; `None` if there was none that is whole.
+    pub from: Option<Backup>,
+    /// Where the files are that were there, if there were any.
+    pub aside: Option<PathBuf>,
+    /// Backups that are not whole, and why.
+    pub refused: Vec<(PathBuf, String)>,
+}
+
+/// The backups in a state directory, oldest first.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn list(state_dir: &Path) -> Result<Vec<Backup>, BackupError> {
+    let dir = state_dir.join(DIR);
+    let entries = match fs::read_dir(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        result => result.map_err(at(&dir))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(at(&dir))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(stem) = name.and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
+        let Ok(time_ns) = stem.parse() else { continue };
+        let size = fs::metadata(&path).map_err(at(&path))?.len();
+        found.push(Backup { time_ns, path, size });
+    }
+    found.sort();
+    Ok(found)
+}
+
+impl Catalog {
+    /// Copies the catalog as it is committed to a file of its own.
+    ///
+    /// # Errors
+    /// If it cannot be read, or the copy not written.
+    pub fn back_up(&self, now_ns: i64) -> Result<Backup, BackupError> {
+        let state_dir = self.path.parent().unwrap_or(Path::new("."));
+        let dir = state_dir.join(DIR);
+        let mut private = fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(private.recursive(true), 0o700);
+        private.create(&dir).map_err(at(&dir))?;
+        let path = dir.join(format!("{now_ns}{SUFFIX}"));
+        copy(&self.path, &dir, &path, |_| Ok(()))?;
+        let size = fs::metadata(&path).map_err(at(&path))?.len();
+        Ok(Backup { time_ns: now_ns, path, size })
+    }
+}
+
+/// Puts the newest backup that is whole in the place of the catalog in a state directory, which nobody may
+/// have open. The next run finds out what has happened since.
+///
+/// # Errors
+/// If a file cannot be moved or made.
+pub fn rebuild(state_dir: &Path, now_ns: i64) -> Result<Rebuilt, BackupError> {
+    let (mut from, mut refused) = (None, Vec::new());
+    for backup in list(state_dir)?.into_iter().rev() {
+        match check(&backup.path) {
+            Ok(()) => {
+                from = Some(backup);
+                break;
+            }
+            Err(reason) => refused.push((backup.path, reason)),
+        }
+    }
+    let aside = put_aside(state_dir, now_ns)?;
+    if let Some(backup) = &from {
+        // The next run looks at everything as after a power cut.
+        let mark = |db: &Connection| {
+            let stopped = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, 0)";
+            db.execute(stopped, [STOPPED])?;
+            db.execute("DELETE FROM meta WHERE key = ?1", [INCARNATION]).map(|_| ())
+        };
+        copy(&backup.path, state_dir, &state_dir.join(FILE_NAME), mark)?;
+    }
+    Ok(Rebuilt { from, aside, refused })
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> BackupError + use<> {
+    let path = path.to_path_buf();
+    |source| BackupError::File { path, source }
+}
+
+fn copy(
+    from: &Path,
+    dir: &Path,
+    to: &Path,
+    mark: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> Result<(), BackupError> {
+    let unfinished = dir.join(UNFINISHED);
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let left = dir.join(format!("{UNFINISHED}{suffix}"));
+        match fs::remove_file(&left) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&left)(error)),
+            _ => {}
+        }
+    }
+    let source = open_to_read(from)?;
+    let mut db = Connection::open(&unfinished)?;
+    // -1 is everything: what is copied in several steps begins anew with each change.
+    Copying::new(&source, &mut db)?.step(-1)?;
+    mark(&db)?;
+    db.pragma_update(None, "journal_mode", "delete")?;
+    drop(db);
+    let file = File::open(&unfinished).map_err(at(&unfinished))?;
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    file.set_permissions(private).map_err(at(&unfinished))?;
+    file.sync_all().map_err(at(&unfinished))?;
+    fs::rename(&unfinished, to).map_err(at(to))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))
+}
+
+fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+}
+
+/// Why a backup cannot be used.
+fn check(path: &Path) -> Result<(), String> {
+    let check = || -> Result<Option<String>, CatalogError> {
+        let db = open_to_read(path)?;
+        schema::check(path, &db)?;
+        let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        Ok((found != "ok").then_some(found))
+    };
+    match check() {
+        Ok(None) => Ok(()),
+        Ok(Some(found)) => Err(found),
+        Err(CatalogError::Query(error)) => Err(error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Moves the files of a catalog into a directory of their own.
+fn put_aside(state_dir: &Path, now_ns: i64) -> Result<Option<PathBuf>, BackupError> {
+    let aside = state_dir.join(format!("damaged-{now_ns}"));
+    let mut moved = false;
+    // The log goes last: without the database nobody reads it.
+    for suffix in ["", "-shm", "-wal"] {
+        let name = format!("{FILE_NAME}{suffix}");
+        let path = state_dir.join(&name);
+        if !path.exists() {
+            continue;
+        }
+        if !moved {
+            fs::create_dir(&aside).map_err(at(&aside))?;
+            moved = true;
+        }
+        fs::rename(&path, aside.join(name)).map_err(at(&path))?;
+    }
+    Ok(moved.then_some(aside))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Reader;
+
+    fn seq(dir: &Path) -> u64 {
+        Reader::open(&dir.join(FILE_NAME)).unwrap().seq().unwrap().0
+    }
+
+    #[test]
+    fn the_newest_backup_that_is_whole_takes_the_place_of_the_catalog() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let first = catalog.back_up(10).unwrap();
+        let second = catalog.back_up(20).unwrap();
+        let third = catalog.back_up(30).unwrap();
+        catalog.close(40);
+        fs::write(dir.path().join(DIR).join("notes"), "no backup").unwrap();
+        assert_eq!(list(dir.path()).unwrap(), [first, second.clone(), third.clone()]);
+        let before = seq(dir.path());
+        fs::write(dir.path().join(FILE_NAME), "damaged").unwrap();
+        let bytes = fs::read(&third.path).unwrap();
+        fs::write(&third.path, &bytes[..bytes.len() / 2]).unwrap();
+        let rebuilt = rebuild(dir.path(), 50).unwrap();
+        assert_eq!(rebuilt.from, Some(second));
+        assert_eq!(rebuilt.refused.len(), 1, "{rebuilt:?}");
+        assert_eq!(fs::read(rebuilt.aside.unwrap().join(FILE_NAME)).unwrap(), b"damaged");
+        assert_eq!(seq(dir.path()), before);
+        let catalog = Catalog::open(dir.path()).unwrap();
+        assert!(!catalog.past().was_orderly && catalog.past().incarnation.is_none());
+        catalog.close(60);
+    }
+
+    #[test]
+    fn without_a_backup_the_next_run_begins_a_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE_NAME), "damaged").unwrap();
+        let rebuilt = rebuild(dir.path(), 1).unwrap();
+        assert_eq!((rebuilt.from, rebuilt.refused.len()), (None, 0));
+        assert!(rebuilt.aside.is_some() && !dir.path().join(FILE_NAME).exists());
+        assert_eq!(rebuild(dir.path(), 2).unwrap().aside, None);
+        Catalog::open(dir.path()).unwrap().close(3);
+    }
+}

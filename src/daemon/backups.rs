@@ -1,0 +1,99 @@
+//! Copying the catalog from time to time.
+//!
+//! Owns which of the copies stay: the two newest, the last of each of seven days and of four weeks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use super::periodic::Task;
+use crate::catalog::Catalog;
+use crate::catalog::backup::{self, Backup, BackupError};
+use crate::clock::now_ns;
+use crate::retention::{Count, Decision, History, Item, Keep, Life, Limit, Policy};
+
+/// Copies the catalog into its state directory.
+#[derive(Debug)]
+pub(super) struct Backups {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) state_dir: PathBuf,
+}
+
+impl Task for Backups {
+    fn last_ns(&self) -> Option<i64> {
+        let found = backup::list(&self.state_dir).unwrap_or_else(|error| {
+            tracing::warn!(error = told(error), "cannot tell when the catalog was copied last");
+            Vec::new()
+        });
+        found.last().map(|backup| backup.time_ns)
+    }
+
+    fn run(&self) {
+        if self.catalog.status().degraded.is_some() {
+            // What is being repaired is no copy to keep.
+            return;
+        }
+        let now = now_ns();
+        let copied = self.catalog.back_up(now).and_then(|made| {
+            tracing::info!(path = %made.path.display(), bytes = made.size, "the catalog was copied");
+            let outlived = outlived(&backup::list(&self.state_dir)?, now);
+            for path in outlived {
+                if let Err(error) = std::fs::remove_file(&path) {
+                    tracing::warn!(%error, path = %path.display(), "cannot remove an old copy");
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = copied {
+            tracing::error!(error = told(error), "the catalog was not copied");
+        }
+    }
+}
+
+fn told(error: BackupError) -> String {
+    format!("{:#}", anyhow::Error::new(error))
+}
+
+/// The backups, given oldest first, that need not be kept.
+fn outlived(backups: &[Backup], now_ns: i64) -> Vec<PathBuf> {
+    let item = |(number, backup): (usize, &Backup)| Item {
+        number: number as u64,
+        time_ns: backup.time_ns,
+        life: Life::Until(backup.time_ns),
+        size_bytes: backup.size,
+        pinned: false,
+    };
+    let items: Vec<_> = backups.iter().enumerate().map(item).collect();
+    let keep = Keep {
+        last: Count::UpTo(2),
+        daily: Count::UpTo(7),
+        weekly: Count::UpTo(4),
+        ..Keep::default()
+    };
+    let policy = Policy { keep, limit: Limit::default() };
+    let history = History { items: &items, deleted_ns: None };
+    let decisions = policy.decide(&history, now_ns, &TimeZone::system());
+    let drops = |(_, decision): &(&Backup, Decision)| matches!(decision, Decision::Drop(_));
+    backups.iter().zip(decisions).filter(drops).map(|(backup, _)| backup.path.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_grow_sparse_with_age() {
+        const HOUR: i64 = 3_600_000_000_000;
+        let all: Vec<_> = (0..24 * 60)
+            .map(|hour| Backup { time_ns: hour * HOUR, path: hour.to_string().into(), size: 1 })
+            .collect();
+        let gone = outlived(&all, 24 * 60 * HOUR);
+        let kept = all.len() - gone.len();
+        assert!((10..=13).contains(&kept), "{kept}");
+        let newest = [1439, 1438].map(|hour: i64| PathBuf::from(hour.to_string()));
+        assert!(newest.iter().all(|path| !gone.contains(path)));
+        let left: Vec<_> = all.iter().filter(|b| !gone.contains(&b.path)).cloned().collect();
+        assert!(outlived(&left, 24 * 60 * HOUR).is_empty(), "once is enough");
+    }
+}
