@@ -412,7 +412,8 @@ impl Fs {
     /// Tells of the objects, with digests that begin with a byte, that the catalog does not have.
     fn adopt(&self, store: &Store, byte: u8) -> Result<(), String> {
         let _giving = self.keeper.giving.lock();
-        let found = store.objects_beginning(byte).map_err(|error| error.to_string())?;
+        let told = |error: Errno| error.to_string();
+        let found = store.objects_beginning(byte).map_err(told)?;
         let untold = self.catalog.read(|reader: &mut Reader| {
             let mut untold = Vec::new();
             for (hash, size) in found {
@@ -423,8 +424,9 @@ impl Fs {
             Ok(untold)
         });
         for (hash, size) in untold.map_err(|error: CatalogError| error.to_string())? {
-            if self.may_lack_bytes && !store.has_whole(hash) {
-                store.remove(hash).map_err(|error| error.to_string())?;
+            let whole = !self.may_lack_bytes || store.has_whole(hash).map_err(told)?;
+            if !whole {
+                store.remove(hash).map_err(told)?;
                 continue;
             }
             tracing::info!(%hash, size, "an object that nobody had told of is kept");
@@ -450,10 +452,14 @@ impl Fs {
                 return;
             }
             let _giving = self.keeper.giving.lock();
-            if store.has_whole(hash) {
-                continue;
+            match store.has_whole(hash) {
+                Ok(true) => continue,
+                Ok(false) => self.tell_without_file(store, hash),
+                Err(error) => {
+                    tracing::warn!(%error, %hash, "cannot read what was kept");
+                    continue;
+                }
             }
-            self.tell_without_file(store, hash);
             self.catalog.barrier();
             if let Err(error) = store.remove(hash) {
                 tracing::warn!(%error, %hash, "cannot remove what is left of a content");

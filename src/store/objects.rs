@@ -305,10 +305,16 @@ impl Store {
         self.packs.as_ref().map_or(Ok(None), |packs| packs.open_content(hash))
     }
 
-    /// Whether an object that has a file of its own is all there.
-    pub fn has_whole(&self, hash: ContentHash) -> bool {
-        let read = self.open_object(hash).and_then(|file| read_whole(file.as_fd(), &|| true));
-        read.is_ok_and(|(found, _)| found == hash)
+    /// Whether an object has a file of its own that is what it should be.
+    ///
+    /// # Errors
+    /// The filesystem's: nobody can tell.
+    pub fn has_whole(&self, hash: ContentHash) -> Result<bool, Errno> {
+        match self.open_object(hash).and_then(|file| read_whole(file.as_fd(), &|| true)) {
+            Ok((found, _)) => Ok(found == hash),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The digests and sizes in bytes of the objects whose digests begin with a byte.
@@ -540,6 +546,25 @@ mod tests {
             let begins = (mark < size).then(|| digest(&content[..usize::try_from(mark).unwrap()]));
             assert_eq!(taken.beginning, begins, "{mark}");
         }
+    }
+
+    #[test]
+    fn what_is_not_the_content_is_not_whole() {
+        let (dir, store) = store();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "whole").unwrap();
+        let id = store.copy_in(File::open(&path).unwrap().as_fd(), 100).unwrap();
+        let (hash, _) = take_in(&store, id).unwrap().unwrap();
+        assert_eq!(store.has_whole(hash), Ok(true));
+        let text = hash.to_string();
+        let object = dir.path().join("store/objects").join(&text[..2]).join(&text[2..]);
+        std::fs::remove_file(&object).unwrap();
+        std::fs::write(&object, "whol").unwrap();
+        assert_eq!(store.has_whole(hash), Ok(false));
+        std::fs::remove_file(&object).unwrap();
+        assert_eq!(store.has_whole(hash), Ok(false));
+        std::fs::create_dir(&object).unwrap();
+        assert_eq!(store.has_whole(hash), Err(Errno::ISDIR), "it cannot be told");
     }
 
     #[test]
