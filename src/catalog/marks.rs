@@ -126,13 +126,4 @@ impl Reader {
         let pins = query.query_map([], |row| Ok((FileId(get_u64(row, 0)?), row.get(1)?)))?;
         Ok(pins.collect::<Result<_, _>>()?)
     }
-
-    /// Whether a version is pinned.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read.
-    pub fn is_pinned(&self, (file, number): VersionKey) -> Result<bool, CatalogError> {
-        let sql = "SELECT 1 FROM pin WHERE file = ?1 AND number = ?2";
-        Ok(self.db.prepare_cached(sql)?.exists(params![file.0.cast_signed(), number])?)
-    }
 }

@@ -227,11 +227,17 @@ impl Fs {
         })
     }
 
-    /// Whether somebody wants the newest version of a live file to stay.
+    /// Whether somebody wants the newest version of a live file to stay, or one that is its beginning or
+    /// went on as it.
     pub(super) fn has_pinned_head(&self, key: InodeKey) -> bool {
-        let pinned = |reader: &mut Reader| match reader.by_inode(key)? {
-            Some(node) => reader.is_pinned((node.id, node.version)),
-            None => Ok(false),
+        let pinned = |reader: &mut Reader| {
+            let Some(node) = reader.by_inode(key)? else { return Ok(false) };
+            for pin in reader.pins()? {
+                if reader.bytes_of(pin)?.is_some_and(|(at, _)| at == (node.id, node.version)) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         };
         self.keeper.has_pins.load(Ordering::Relaxed)
             && self.catalog.read_committed::<_, CatalogError>(pinned).unwrap_or(false)

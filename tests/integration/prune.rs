@@ -300,6 +300,21 @@ fn only_the_owner_and_root_may_pin() {
 
 /// A pin holds although the policy leaves the file out.
 #[test]
+fn what_is_pinned_keeps_what_it_is_the_beginning_of() {
+    if !can_mount() {
+        return;
+    }
+    let policy = "[retention.default]\nkeep = { last = \"all\" }\nlimit = { size = \"1K\" }\n";
+    let mounted = Mounted::configured("prune=off", policy);
+    let f = mounted.at("f");
+    fs::write(&f, noise(1, 1000)).unwrap();
+    append(&f, &noise(2, 50));
+    mounted.ok(&["pin", "f@1"]);
+    fs::write(&f, "new").unwrap();
+    assert_eq!(mounted.cat(&["f@1"]), noise(1, 1000));
+}
+
+#[test]
 fn what_is_pinned_while_it_is_the_newest_is_kept_when_it_is_replaced() {
     if !can_mount() {
         return;
