@@ -5,6 +5,7 @@
 
 use super::apply::Apply;
 use super::event::Prefix;
+use super::preserve::VersionKey;
 use super::rows::{ChangeOp, FileRow, HeadHash};
 use crate::types::{ContentHash, Inode, InodeKey, Origin, SessionId};
 
@@ -76,7 +77,7 @@ impl Apply<'_, '_> {
         session: SessionId,
         sealed: &Sealed<'_>,
     ) -> rusqlite::Result<()> {
-        let Sealed { inode, digest, prefix, .. } = *sealed;
+        let Sealed { inode, digest, .. } = *sealed;
         let current = self.rows.head_hash(&mut file)?;
         settle(&mut file, inode, digest.is_some());
         if digest.is_some() && digest == current {
@@ -89,9 +90,7 @@ impl Apply<'_, '_> {
             self.rows.put(file);
             return self.same_bytes(&file, inode);
         }
-        self.part_from_older(session)?;
-        self.rows.tell_prefix(file.id, file.head - 1, prefix)?;
-        self.rows.update_version((file.id, file.head), &inode.attr, digest)?;
+        self.amend((file.id, file.head), session, sealed)?;
         file.head_hash = HeadHash::Read(digest);
         self.rows.put(file);
         self.record_with(ChangeOp::Write, file.id, None, Some(file.head))
@@ -99,7 +98,7 @@ impl Apply<'_, '_> {
 
     /// Another flush of a session whose version was replaced by another inode: it stays that version.
     fn seal_past(&mut self, session: SessionId, sealed: &Sealed<'_>) -> rusqlite::Result<()> {
-        let Sealed { inode, digest, prefix, .. } = *sealed;
+        let Sealed { inode, digest, .. } = *sealed;
         let orphan = self.rows.state.orphans.get(&inode.key).copied().flatten();
         let Some(made) = self.rows.state.sessions.get_mut(&session) else { return Ok(()) };
         made.awaited += u32::from(digest.is_none());
@@ -110,9 +109,19 @@ impl Apply<'_, '_> {
         if digest.is_some() && digest == current {
             return Ok(());
         }
+        self.amend((file, number), session, sealed)
+    }
+
+    /// The newest version of a session has another content by now.
+    fn amend(
+        &mut self,
+        (file, number): VersionKey,
+        session: SessionId,
+        sealed: &Sealed<'_>,
+    ) -> rusqlite::Result<()> {
         self.part_from_older(session)?;
-        self.rows.tell_prefix(file, number - 1, prefix)?;
-        self.rows.update_version((file, number), &inode.attr, digest)
+        self.rows.tell_prefix(file, number - 1, sealed.prefix)?;
+        self.rows.update_version((file, number), &sealed.inode.attr, sealed.digest)
     }
 
     /// What a session has made of files that were moved over others had the content of its newest
