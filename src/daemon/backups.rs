@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
+use super::host::told;
 use super::periodic::Task;
 use crate::catalog::Catalog;
-use crate::catalog::backup::{self, Backup, BackupError};
+use crate::catalog::backup::{self, Backup};
 use crate::clock::now_ns;
 use crate::retention::{Count, Decision, History, Item, Keep, Life, Limit, Policy};
 
@@ -49,10 +50,6 @@ impl Task for Backups {
             tracing::error!(error = told(error), "the catalog was not copied");
         }
     }
-}
-
-fn told(error: BackupError) -> String {
-    format!("{:#}", anyhow::Error::new(error))
 }
 
 /// The backups, given oldest first, that need not be kept.

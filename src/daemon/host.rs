@@ -150,7 +150,7 @@ impl Host for MountHost {
 }
 
 /// An error with its causes.
-fn told(error: impl std::error::Error + Send + Sync + 'static) -> String {
+pub(super) fn told(error: impl std::error::Error + Send + Sync + 'static) -> String {
     format!("{:#}", anyhow::Error::new(error))
 }
 
