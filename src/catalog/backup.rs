@@ -17,6 +17,7 @@ use rusqlite::backup::Backup as Copying;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{Catalog, CatalogError, FILE_NAME, INCARNATION, STOPPED, schema};
+use crate::sys::dir::make_private;
 
 /// Name of the directory of the backups in the state directory.
 const DIR: &str = "backups";
@@ -93,9 +94,8 @@ impl Catalog {
     pub fn back_up(&self, now_ns: i64) -> Result<Backup, BackupError> {
         let state_dir = self.path.parent().unwrap_or(Path::new("."));
         let dir = state_dir.join(DIR);
-        let mut private = fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(private.recursive(true), 0o700);
-        private.create(&dir).map_err(at(&dir))?;
+        let made = File::open(state_dir).and_then(|own| Ok(make_private(own, DIR)?));
+        made.map_err(at(&dir))?;
         let path = dir.join(format!("{now_ns}{SUFFIX}"));
         copy(&self.path, &dir, &path, |_| Ok(()))?;
         let size = fs::metadata(&path).map_err(at(&path))?.len();
@@ -151,7 +151,7 @@ fn copy(
             _ => {}
         }
     }
-    let source = open_to_read(from)?;
+    let source = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let mut db = Connection::open(&unfinished)?;
     // -1 is everything: what is copied in several steps begins anew with each change.
     Copying::new(&source, &mut db)?.step(-1)?;
@@ -166,22 +166,19 @@ fn copy(
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))
 }
 
-fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
-    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-}
-
 /// Why a backup cannot be used.
 fn check(path: &Path) -> Result<(), String> {
     let check = || -> Result<Option<String>, CatalogError> {
-        let db = open_to_read(path)?;
-        schema::check(path, &db)?;
+        let db = schema::open_reader(path)?;
         let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         Ok((found != "ok").then_some(found))
     };
     match check() {
         Ok(None) => Ok(()),
         Ok(Some(found)) => Err(found),
-        Err(CatalogError::Query(error)) => Err(error.to_string()),
+        Err(CatalogError::Query(source) | CatalogError::Open { source, .. }) => {
+            Err(source.to_string())
+        }
         Err(error) => Err(error.to_string()),
     }
 }

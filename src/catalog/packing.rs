@@ -162,10 +162,19 @@ impl Reader {
         let mut query = self.db.prepare_cached(sql)?;
         // Nothing at all comes before every digest.
         let after = after.as_ref().map_or(&[][..], |hash| &hash.as_bytes()[..]);
-        let rows = query.query_map(params![after, limit], |row| {
-            let hash = get_hash(row, 0)?.ok_or(rusqlite::Error::InvalidQuery)?;
-            Ok((hash, get_u64(row, 1)?))
-        })?;
+        let rows = query.query_map(params![after, limit], object_from_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The objects with files of their own that came into the store since a time, in nanoseconds since
+    /// 1970, with their sizes in bytes.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn stored_since(&self, time_ns: i64) -> Result<Vec<(ContentHash, u64)>, CatalogError> {
+        let sql = "SELECT sha256, size FROM object WHERE stored_ns >= ?1 AND packed = 0";
+        let mut query = self.db.prepare_cached(sql)?;
+        let rows = query.query_map([time_ns], object_from_row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -254,6 +263,12 @@ fn parse_survey(text: &str) -> Option<Survey> {
         loose: Amount { count: loose, bytes: loose_bytes },
         shared_bytes,
     })
+}
+
+/// Digest and size of an object.
+fn object_from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<(ContentHash, u64)> {
+    let hash = get_hash(row, 0)?.ok_or(rusqlite::Error::InvalidQuery)?;
+    Ok((hash, get_u64(row, 1)?))
 }
 
 #[cfg(test)]

@@ -157,6 +157,7 @@ impl Apply<'_, '_> {
     }
 
     pub(super) fn perished(&mut self, hash: ContentHash) -> rusqlite::Result<()> {
+        // 1 is OBJECT: the index is of these alone, which SQLite must see.
         let sql = "UPDATE version SET kept = ?2 WHERE sha256 = ?1 AND kept = 1";
         let values = params![hash.as_bytes(), Loss::Gone.code()];
         self.rows.db.prepare_cached(sql)?.execute(values)?;
@@ -424,21 +425,6 @@ impl Reader {
             Ok(Unread { mtime_ns: row.get(0)?, before: before.map(i64::cast_unsigned) })
         };
         Ok(self.db.prepare_cached(sql)?.query_row([id.0.cast_signed()], read).optional()?)
-    }
-
-    /// The objects with files of their own that came into the store since a time, in nanoseconds since
-    /// 1970, with their sizes in bytes.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read.
-    pub fn stored_since(&self, time_ns: i64) -> Result<Vec<(ContentHash, u64)>, CatalogError> {
-        let sql = "SELECT sha256, size FROM object WHERE stored_ns >= ?1 AND packed = 0";
-        let mut query = self.db.prepare_cached(sql)?;
-        let rows = query.query_map([time_ns], |row| {
-            let hash = get_hash(row, 0)?.ok_or(rusqlite::Error::InvalidQuery)?;
-            Ok((hash, get_u64(row, 1)?))
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// The contents of versions that are no objects, with their sizes in bytes, for which `is_wanted`.

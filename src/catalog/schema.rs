@@ -271,11 +271,6 @@ fn user_version(db: &Connection) -> rusqlite::Result<i64> {
     db.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Whether a database has a schema that this program knows.
-pub(super) fn check(path: &Path, db: &Connection) -> Result<(), CatalogError> {
-    check_version(path, user_version(db)?)
-}
-
 fn check_version(path: &Path, found: i64) -> Result<(), CatalogError> {
     if usize::try_from(found).is_ok_and(|found| found <= VERSION) {
         return Ok(());
