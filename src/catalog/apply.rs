@@ -57,6 +57,7 @@ pub(super) fn apply(rows: &mut Rows<'_>, event: &Event) -> rusqlite::Result<()> 
             Ok(())
         }
         Op::Observe { at, inode, found, origin } => this.observe(at, inode, found, *origin),
+        Op::Elsewhere { at, key } => this.elsewhere(at, *key),
         Op::Gone { at, key } => this.gone(at, *key),
         Op::Verified { state } => this.rows.set_meta(super::verify::VERIFY, &**state),
         Op::WalkDone => this.walk_done(),
@@ -280,15 +281,28 @@ impl Apply<'_, '_> {
         name: &[u8],
         entry: EntryRow,
     ) -> rusqlite::Result<()> {
+        if self.take_name(parent, name, entry)? {
+            self.rows.state.wants_reconcile = true;
+        }
+        Ok(())
+    }
+
+    /// A file is not where it was; whether it had no other name, and waits to be found.
+    pub(super) fn take_name(
+        &mut self,
+        parent: FileId,
+        name: &[u8],
+        entry: EntryRow,
+    ) -> rusqlite::Result<bool> {
         self.rows.close_entry(parent, name, entry)?;
         let mut file = self.rows.file(entry.child)?;
         file.links = file.links.saturating_sub(1);
-        if file.links == 0 {
+        let is_lost = file.links == 0;
+        if is_lost {
             self.rows.state.limbo.push(file.id);
-            self.rows.state.wants_reconcile = true;
         }
         self.rows.put(file);
-        Ok(())
+        Ok(is_lost)
     }
 
     fn rename(

@@ -293,6 +293,13 @@ pub enum Op {
         /// What a change that this reveals is to be called.
         origin: Origin,
     },
+    /// Another inode has a name on the backing directory; the one that had it has another name there.
+    Elsewhere {
+        /// Where.
+        at: Place,
+        /// What the catalog thought to be there.
+        key: InodeKey,
+    },
     /// A name that the catalog has was not found on the backing directory.
     Gone {
         /// Where.

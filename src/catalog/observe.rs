@@ -6,7 +6,7 @@
 
 use super::apply::{Apply, may_continue};
 use super::event::{Found, Place, Prefix};
-use super::rows::{ChangeOp, FileRow, HeadHash};
+use super::rows::{ChangeOp, EntryRow, FileRow, HeadHash};
 use crate::types::{ContentHash, FileId, Inode, InodeKey, Kind, Origin};
 
 impl Apply<'_, '_> {
@@ -195,25 +195,37 @@ impl Apply<'_, '_> {
 
     fn leave_other_names(&mut self, file: &FileRow) -> rusqlite::Result<()> {
         for (parent, name, from) in self.rows.names(file.id)? {
-            let entry = super::rows::EntryRow { child: file.id, from };
+            let entry = EntryRow { child: file.id, from };
             self.rows.close_entry(parent, &name, entry)?;
         }
         Ok(())
     }
 
+    /// A name has another inode, and the one that it had is at another name, which is told next.
+    pub(super) fn elsewhere(&mut self, at: &Place, key: InodeKey) -> rusqlite::Result<()> {
+        match self.entry_of(at, key)? {
+            Some((parent, entry)) => self.take_name(parent, &at.name, entry).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// The entry of a name, if it is that inode's.
+    fn entry_of(
+        &mut self,
+        at: &Place,
+        key: InodeKey,
+    ) -> rusqlite::Result<Option<(FileId, EntryRow)>> {
+        let Some(parent) = self.rows.find(at.parent)? else { return Ok(None) };
+        let Some(entry) = self.rows.entry(parent.id, &at.name)? else { return Ok(None) };
+        let is_it = self.rows.file(entry.child)?.key == key;
+        Ok(is_it.then_some((parent.id, entry)))
+    }
+
     /// A name that the catalog has is not there any more.
     pub(super) fn gone(&mut self, at: &Place, key: InodeKey) -> rusqlite::Result<()> {
-        let Some(parent) = self.rows.find(at.parent)? else {
-            return Ok(());
-        };
-        let Some(entry) = self.rows.entry(parent.id, &at.name)? else {
-            return Ok(());
-        };
+        let Some((parent, entry)) = self.entry_of(at, key)? else { return Ok(()) };
         let mut file = self.rows.file(entry.child)?;
-        if file.key != key {
-            return Ok(());
-        }
-        self.rows.close_entry(parent.id, &at.name, entry)?;
+        self.rows.close_entry(parent, &at.name, entry)?;
         file.links = file.links.saturating_sub(1);
         if file.links == 0 {
             self.end_tree(file)?;

@@ -10,12 +10,15 @@
 //! were moved while the walk went on, names that were not found, files whose content is still
 //! unknown. A crash at any point loses only the rest of the run; the next start begins a new one.
 
+use std::collections::HashSet;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::Fs;
+use super::lookup::open_path;
 use super::walk::{DirJob, Walk};
+use super::{Fs, identify};
 use crate::catalog::CatalogError;
 use crate::catalog::event::{Event, Op, Place};
 use crate::sys::{Errno, stat};
@@ -66,6 +69,16 @@ pub(super) struct Later {
     pub(super) dir: DirJob,
     pub(super) name: Vec<u8>,
     pub(super) key: InodeKey,
+}
+
+impl Later {
+    /// What has the name now.
+    fn key_now(&self, fs: &Fs) -> Option<InodeKey> {
+        let dir = self.dir.open(fs).ok()?;
+        let fd = open_path(dir.as_fd(), &self.name).ok()?;
+        let stat = stat::fstat(&fd).ok()?;
+        Some(identify(fd.as_fd(), &stat, fs.handles, fs.root_fs.dev).ok()?.0)
+    }
 }
 
 /// The state of the run, shared between its threads.
@@ -194,6 +207,7 @@ impl Fs {
             walk.run(moved, self.options.readers);
         }
         let (replaced, missing) = walk.into_later();
+        self.observe_swapped(&replaced)?;
         for later in replaced {
             self.check_stop()?;
             if let Ok(fd) = later.dir.open(self) {
@@ -244,13 +258,29 @@ impl Fs {
         if self.reconcile.stopped() { Err(ReconcileError::Stopped) } else { Ok(()) }
     }
 
+    /// Tells which of the names whose inode was replaced lost it to another of them: files whose names
+    /// were exchanged or passed on have moved, and none has taken the place of another.
+    fn observe_swapped(&self, replaced: &[Later]) -> Result<(), ReconcileError> {
+        let found: HashSet<_> = replaced.iter().filter_map(|later| later.key_now(self)).collect();
+        for later in replaced.iter().filter(|later| found.contains(&later.key)) {
+            self.check_stop()?;
+            self.catalog.wait_for_room();
+            let _tree = self.tree.write();
+            if later.key_now(self).is_some_and(|now| now != later.key) {
+                let at = Place { parent: later.dir.key, name: later.name.clone().into() };
+                self.push(None, Op::Elsewhere { at, key: later.key });
+            }
+        }
+        Ok(())
+    }
+
     /// Tells that a name is gone, if it really is and nobody else has said so.
     fn observe_missing(&self, later: &Later) {
         let Ok(fd) = later.dir.open(self) else { return };
         let Ok(name) = std::ffi::CString::new(later.name.as_slice()) else { return };
         self.catalog.wait_for_room();
         let _tree = self.tree.write();
-        let gone = match stat::lstat_at(std::os::fd::AsFd::as_fd(&fd), &name) {
+        let gone = match stat::lstat_at(fd.as_fd(), &name) {
             Err(Errno::NOENT) => true,
             Ok(stat) => stat.attr.ino != later.key.ino && !self.is_foreign(&stat),
             Err(_) => false,

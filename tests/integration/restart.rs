@@ -208,6 +208,39 @@ fn a_change_around_the_mount_is_found_when_asked() {
     assert_eq!(origins(&mounted, "g"), ["external"]);
 }
 
+#[rstest]
+fn files_that_exchange_or_pass_on_their_names_around_the_mount_are_recognised(
+    #[values("io=auto", "passthrough=off")] options: &str,
+) {
+    if !can_mount() {
+        return;
+    }
+    let mut mounted = Mounted::with_options(options);
+    let names = ["a", "b", "log", "log.1", "log.2"];
+    for name in names {
+        fs::write(mounted.at(name), format!("first {name}")).unwrap();
+        fs::write(mounted.at(name), name).unwrap();
+    }
+    let ids = names.map(|name| file_id(&mounted, name));
+    mounted.wait_reconciled();
+    mounted.umount();
+    let script =
+        "mv a x; mv b a; mv x b; mv log.2 log.3; mv log.1 log.2; mv log log.1; echo new > log";
+    must(Command::new("sh").args(["-ec", script]).current_dir(&mounted.backing));
+    mounted.start();
+    mounted.wait_reconciled();
+    mounted.assert_catalog_is_true();
+    let now = ["b", "a", "log.1", "log.2", "log.3"];
+    assert_eq!(now.map(|name| file_id(&mounted, name)), ids);
+    for name in names {
+        let before = mounted.digests(name);
+        let expected = [format!("first {name}"), name.into()].map(sha256);
+        assert_eq!(before[..2], expected, "{name}");
+        mounted.assert_kept(name);
+    }
+    assert!(!ids.contains(&file_id(&mounted, "log")));
+}
+
 #[test]
 fn a_signal_drains_and_unmounts() {
     if !can_mount() {
