@@ -33,11 +33,45 @@ use crate::types::{ContentHash, IncomingId, InodeKey};
 /// How often it is looked at what waits, and at the free space.
 const EVERY: Duration = Duration::from_millis(200);
 
+/// How long what could not be taken in waits at first before it is tried again, and at most.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+
 /// What waits to become an object.
 #[derive(Debug, Clone, Copy)]
 struct Waits {
     id: IncomingId,
     whose: Whose,
+    failed: Option<Failed>,
+}
+
+/// When something could not be taken in, and how long it waits after that.
+#[derive(Debug, Clone, Copy)]
+struct Failed {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Waits {
+    fn new(id: IncomingId, whose: Whose) -> Self {
+        Self { id, whose, failed: None }
+    }
+
+    /// Whether it can be taken in at once.
+    fn is_ours(&self) -> bool {
+        self.whose == Whose::Ours && !self.pauses()
+    }
+
+    /// Whether it was tried in vain just now.
+    fn pauses(&self) -> bool {
+        self.failed.is_some_and(|failed| failed.at.elapsed() < failed.pause)
+    }
+
+    /// The same after it could not be taken in.
+    fn again(self) -> Self {
+        let [first, most] = PAUSES;
+        let pause = self.failed.map_or(first, |failed| (failed.pause * 2).min(most));
+        Self { failed: Some(Failed { at: Instant::now(), pause }), ..self }
+    }
 }
 
 /// Who may still be changing what waits.
@@ -130,7 +164,7 @@ impl Keeper {
     fn is_at_work(&self) -> bool {
         let list = self.list.lock();
         let looks = self.taking.load(Ordering::Relaxed) || self.has_left.load(Ordering::Relaxed);
-        looks || list.iter().any(|waits| waits.whose == Whose::Ours)
+        looks || list.iter().any(Waits::is_ours)
     }
 
     /// Begins to plan what is to go, before the catalog is looked at.
@@ -155,7 +189,7 @@ impl Keeper {
     /// Has something taken in, once its inode (by device and key) is forgotten.
     pub(super) fn add(&self, id: IncomingId, inode: Option<(u64, InodeKey)>) {
         let whose = inode.map_or(Whose::Ours, |(dev, key)| Whose::Inode(dev, key));
-        self.list.lock().push(Waits { id, whose });
+        self.list.lock().push(Waits::new(id, whose));
         if whose == Whose::Ours {
             self.signal.notify_one();
         }
@@ -184,7 +218,7 @@ pub(super) fn start(fs: &Arc<Fs>) -> std::io::Result<()> {
         if store.let_go_if_linked(id).unwrap_or(false) {
             fs.tell_stored(id, None, false, None);
         } else {
-            fs.keeper.list.lock().push(Waits { id, whose: Whose::Left });
+            fs.keeper.list.lock().push(Waits::new(id, Whose::Left));
         }
     }
     fs.keeper.has_left.store(true, Ordering::Relaxed);
@@ -203,7 +237,7 @@ fn watch(weak: &Weak<Fs>, store: &Store) {
         let Some(fs) = weak.upgrade() else { return };
         {
             let mut list = fs.keeper.list.lock();
-            if !list.iter().any(|waits| waits.whose == Whose::Ours) {
+            if !list.iter().any(Waits::is_ours) {
                 fs.keeper.signal.wait_for(&mut list, EVERY);
             }
         }
@@ -275,6 +309,7 @@ impl Fs {
             std::mem::take(&mut *list)
         };
         let is_free = |waits: &Waits| match waits.whose {
+            _ if waits.pauses() => false,
             Whose::Ours => true,
             Whose::Inode(dev, key) => {
                 self.nodes.find(dev, key).is_none() && !has_writers(store, waits.id)
@@ -307,8 +342,11 @@ impl Fs {
                 Err(Errno::NOENT) => self.tell_stored(waits.id, None, inode, None),
                 Err(Errno::INTR) => rest.push(waits),
                 Err(error) => {
-                    // It stays where it is, for the next start.
-                    tracing::warn!(%error, id = waits.id.0, "cannot take in what was preserved");
+                    if waits.failed.is_none() {
+                        let id = waits.id.0;
+                        tracing::warn!(%error, id, "cannot take in what was preserved, will try again");
+                    }
+                    rest.push(waits.again());
                 }
             }
         }
