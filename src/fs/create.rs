@@ -3,7 +3,7 @@
 //! Owns how new inodes get their owner and mode: they are made by a thread that has the caller's user,
 //! group and umask, so the backing filesystem applies setgid directories and default ACLs itself.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -26,6 +26,35 @@ pub struct Created {
     pub entry: Entry,
     /// The open file.
     pub opened: Opened,
+}
+
+/// A name that was just made. Unless it is [kept](NewName::keep) it goes again: what fails must have
+/// done nothing, and the catalog has not heard of it.
+struct NewName<'a> {
+    fs: &'a Fs,
+    dir: BorrowedFd<'a>,
+    name: &'a [u8],
+    how: AtFlags,
+}
+
+impl<'a> NewName<'a> {
+    fn of(fs: &'a Fs, dir: BorrowedFd<'a>, name: &'a [u8], kind: Kind) -> Self {
+        let how = if kind == Kind::Dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        Self { fs, dir, name, how }
+    }
+
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for NewName<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = rustix::fs::unlinkat(self.dir, self.name, self.how) {
+            tracing::warn!(%error, "what could not be made whole stays: a reconcile follows");
+            self.fs.catalog.wish_reconcile();
+        }
+    }
 }
 
 /// The inode that a name is to get.
@@ -82,8 +111,10 @@ impl Fs {
             }
             Err(error) => return Err(error),
         };
+        let made = NewName::of(self, dir.as_fd(), name, Kind::File);
         let stat = stat::fstat(&fd)?;
         let (entry, node) = self.enter(fd.as_fd(), &stat)?;
+        made.keep();
         self.ensure_known(&dir_node);
         node.set_place(parent, name);
         node.known.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -172,7 +203,8 @@ impl Fs {
                 New::Symlink(target) => rustix::fs::symlinkat(target, &*dir, name)?,
             }
         }
-        let (fd, entry, node) = self.enter_new(&dir_node, dir.as_fd(), name)?;
+        let kind = if matches!(new, New::Dir(_)) { Kind::Dir } else { Kind::File };
+        let (fd, entry, node) = self.enter_new(&dir_node, dir.as_fd(), name, kind)?;
         let born = match (new, entry.attr.kind) {
             (New::Symlink(target), _) => Born::Target((*target).into()),
             (_, Kind::File) => Born::Empty,
@@ -212,7 +244,7 @@ impl Fs {
                 let _caller = within_limits(caller)?;
                 rustix::fs::linkat(rustix::fs::CWD, inode, &*dir, new_name, follow)?;
             }
-            self.enter_new(&dir_node, dir.as_fd(), new_name)
+            self.enter_new(&dir_node, dir.as_fd(), new_name, Kind::File)
         };
         self.change_inode(&source, &fd, Times::Kept, link, |attr, (_, mut entry, node)| {
             entry.attr = attr;
@@ -247,12 +279,15 @@ impl Fs {
     fn enter_new(
         &self,
         dir_node: &Arc<Node>,
-        dir: std::os::fd::BorrowedFd<'_>,
+        dir: BorrowedFd<'_>,
         name: &[u8],
+        kind: Kind,
     ) -> Result<(OwnedFd, Entry, Arc<Node>), Errno> {
+        let made = NewName::of(self, dir, name, kind);
         let fd = open_path(dir, name)?;
         let stat = stat::fstat(&fd)?;
         let (entry, node) = self.enter(fd.as_fd(), &stat)?;
+        made.keep();
         self.ensure_known(dir_node);
         node.set_place(dir_node.id, name);
         node.known.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -116,9 +116,14 @@ impl Fs {
         if let Some(cuts) = cuts {
             cuts.end(self, &node);
         }
-        let fd = fd?;
         let fresh = if truncates { Fresh::Truncated } else { Fresh::No };
-        self.open_file(&node, fd, flags, Some(writer), fresh, registrar)
+        let opened =
+            fd.and_then(|fd| self.open_file(&node, fd, flags, Some(writer), fresh, registrar));
+        if truncates && opened.is_err() {
+            // It may have been cut off before that failed, and no session tells of it.
+            self.catalog.wish_reconcile();
+        }
+        opened
     }
 
     /// Whether a node is a program that runs. To the kernel only opens for writing need to be refused
