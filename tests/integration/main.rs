@@ -11,12 +11,15 @@ mod disk;
 #[path = "../support/mounted.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod mounted;
+#[path = "../support/strace.rs"]
+mod strace;
 
 mod callers;
 mod commands;
 mod configured;
 mod damage;
 mod export;
+mod faults;
 mod fstab;
 mod hashing;
 mod hidden;

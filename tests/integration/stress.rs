@@ -45,7 +45,7 @@ fn setting(name: &str, default: u64) -> u64 {
 
 /// How a round ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     Kill,
     PowerCut,
 }
@@ -245,7 +245,7 @@ fn fault_of(
 }
 
 /// Every version of every file that there ever was can be read unless it says why not.
-fn assert_everything_is_there(mounted: &Mounted, end: End) {
+pub(crate) fn assert_everything_is_there(mounted: &Mounted, end: End) {
     let mut reader = mounted.catalog();
     let backing: OwnedFd = File::open(&mounted.backing).unwrap().into();
     let store = Store::open(File::open(mounted.backing.join(".horace")).unwrap().as_fd()).unwrap();
@@ -296,7 +296,7 @@ fn stress(mut mounted: Mounted, options: &str) {
 }
 
 /// Everything is as it is said to be after a start.
-fn start_and_check(mounted: &mut Mounted, end: End) {
+pub(crate) fn start_and_check(mounted: &mut Mounted, end: End) {
     mounted.start();
     mounted.wait_reconciled();
     mounted.sync();

@@ -235,6 +235,11 @@ impl Mounted {
         self.command().args(args).current_dir(&self.mountpoint).output().unwrap()
     }
 
+    /// Runs the program where no mount is needed.
+    pub(crate) fn run_at_root<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Output {
+        self.command().args(args).current_dir("/").output().unwrap()
+    }
+
     /// Mounts with other words for `-o` from now on.
     pub(crate) fn set_options(&mut self, options: &str) {
         self.options = format!("api=off,{options}");
@@ -279,6 +284,11 @@ impl Mounted {
     /// What `status` says.
     pub(crate) fn status(&self) -> serde_json::Value {
         serde_json::from_str(&self.ok(&["status", "--json", "."])).unwrap()
+    }
+
+    /// Whether the daemon is dead.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.daemon.as_mut().is_none_or(|daemon| matches!(daemon.try_wait(), Ok(Some(_))))
     }
 
     /// The daemon's process.
