@@ -15,7 +15,7 @@
 //! Imports go to the right only:
 //!
 //! ```text
-//! main > cli > daemon > fuse > fs > pruning > retention      > timespec, sizespec
+//! main > cli > daemon > fuse > fs > pruning > retention      > timespec, sizespec, globspec
 //!                               fs > content > catalog, store > sys > types, clock, config, file_id, ...
 //!                     > control > restore > content > catalog, store > sys > ...
 //! ```
@@ -67,6 +67,7 @@ pub mod daemon;
 pub mod file_id;
 pub mod fs;
 pub mod fuse;
+pub mod globspec;
 pub mod pruning;
 pub mod restore;
 pub mod retention;

@@ -6,10 +6,11 @@ use std::ffi::OsStr;
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::GlobSet;
 use serde::{Deserialize, Serialize};
 
 use super::wire::QueryField;
+use crate::globspec;
 
 /// Everything a search can be limited to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -59,14 +60,14 @@ pub enum Names {
 /// The glob cannot be understood.
 #[derive(Debug, thiserror::Error)]
 #[error("bad glob: {0}")]
-pub struct GlobError(#[from] globset::Error);
+pub struct GlobError(#[from] globspec::GlobError);
 
 /// A query that is ready to be matched.
 #[derive(Debug)]
 pub(super) enum Matcher {
     Substring(Vec<u8>),
-    Name(GlobMatcher),
-    Path(GlobMatcher),
+    Name(GlobSet),
+    Path(GlobSet),
 }
 
 impl Matcher {
@@ -77,7 +78,7 @@ impl Matcher {
             return Ok(Self::Substring(query.to_ascii_lowercase()));
         }
         let text = String::from_utf8_lossy(query);
-        let glob = GlobBuilder::new(&text).literal_separator(true).build()?.compile_matcher();
+        let glob = globspec::compile(&text)?;
         Ok(if query.contains(&b'/') { Self::Path(glob) } else { Self::Name(glob) })
     }
 

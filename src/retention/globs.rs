@@ -6,8 +6,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use globset::{GlobBuilder, GlobSet};
+use globset::GlobSet;
 use serde::{Deserialize, Serialize};
+
+use crate::globspec::{self, GlobError};
 
 /// A list of globs, as a list of texts.
 ///
@@ -30,7 +32,7 @@ pub enum GlobsError {
         /// The glob.
         glob: String,
         /// What is wrong with it.
-        reason: globset::ErrorKind,
+        reason: GlobError,
     },
     /// A glob matches directories only, and policies are about files.
     #[error("the glob `{glob}` matches no file: write `{glob}**` for everything below")]
@@ -73,16 +75,12 @@ impl TryFrom<Vec<String>> for Globs {
             if text.ends_with('/') {
                 return Err(GlobsError::Directory { glob: text.clone() });
             }
-            let syntax = |error: globset::Error| GlobsError::Syntax {
-                glob: text.clone(),
-                reason: error.kind().clone(),
-            };
-            let glob = GlobBuilder::new(&pattern).literal_separator(true).build();
-            builder.add(glob.map_err(syntax)?);
+            let syntax = |reason| GlobsError::Syntax { glob: text.clone(), reason };
+            builder.add(globspec::read(&pattern).map_err(syntax)?);
         }
         let too_much = |error: globset::Error| GlobsError::Syntax {
             glob: error.glob().unwrap_or_default().to_string(),
-            reason: error.kind().clone(),
+            reason: error.into(),
         };
         Ok(Self {
             set: builder.build().map_err(too_much)?,

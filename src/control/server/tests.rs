@@ -244,6 +244,88 @@ fn a_bad_request_has_a_clean_answer() {
     }
 }
 
+/// What the server says to these bytes.
+fn said_to(fixture: &Fixture, bytes: &[u8]) -> String {
+    let mut stream = UnixStream::connect(fixture.dir.path().join("sock")).unwrap();
+    // A request that is too long is answered before all of it was sent.
+    let _ = stream.write_all(bytes);
+    let mut text = Vec::new();
+    let _ = stream.read_to_end(&mut text);
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn nothing_that_is_asked_ends_the_server() {
+    let mut fixture = Fixture::new();
+    fixture.write("f", "x", 0o644);
+    let glob = |glob: String| {
+        let mut request = search(&glob, Names::AndDeleted);
+        if let Request::Search { filter, .. } = &mut request {
+            filter.pattern = crate::control::search::Pattern::Glob;
+        }
+        serde_json::to_vec(&request).unwrap()
+    };
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let seeds = std::fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path());
+    let mut asked: Vec<Vec<u8>> = seeds.map(|path| std::fs::read(path).unwrap()).collect();
+    asked.extend([
+        // The parser of globs goes as deep as they do.
+        glob("{a,".repeat(15_000) + &"}".repeat(15_000)),
+        glob("{".repeat(30_000)),
+        glob("?".repeat(60_000)),
+        glob("**/".repeat(20_000)),
+        b"[".repeat(60_000),
+        b"{\"request\":".repeat(4000),
+        vec![0; 100_000],
+        b"{\"request\":\"cat\",\"path\":\"f\",\"version\":\"~~~~~~~~\"}".to_vec(),
+        b"{\"request\":\"log\",\"path\":\"a\\u0000b\"}".to_vec(),
+        serde_json::to_vec(&log(&"a/".repeat(20_000))).unwrap(),
+        serde_json::to_vec(&log("//f/.")).unwrap(),
+    ]);
+    for mut bytes in asked {
+        bytes.push(b'\n');
+        let text = said_to(&fixture, &bytes);
+        for line in text.lines() {
+            serde_json::from_str::<serde_json::Value>(line).unwrap();
+        }
+    }
+    let (versions, _) = fixture.ask::<VersionRecord>(&log("f")).unwrap();
+    assert_eq!(versions.len(), 1);
+    let open = &fixture.server.as_ref().unwrap().shared.open;
+    let began = Instant::now();
+    while !open.lock().connections.is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(5), "connections stay on the list");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_user_who_takes_every_place_is_in_nobody_elses_way() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: not root");
+        return;
+    }
+    let mut fixture = Fixture::new();
+    set_mode(&fixture.backing(""), 0o755);
+    fixture.write("f", "x", 0o644);
+    let connect = |uid| {
+        let user = crate::sys::creds::Identity { uid, gid: uid, groups: Vec::new() };
+        let _identity = crate::sys::creds::AsUser::become_user(&user).unwrap();
+        UnixStream::connect(fixture.dir.path().join("sock")).unwrap()
+    };
+    let idle: Vec<_> = (0..500).map(|_| connect(61_234)).collect();
+    let told = idle.iter().filter(|stream| {
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let mut line = String::new();
+        BufReader::new(*stream).read_line(&mut line).is_ok() && line.contains("busy")
+    });
+    assert!(told.count() >= 500 - MAX_PER_USER - 1);
+    let (versions, _) = fixture.ask::<VersionRecord>(&log("f")).unwrap();
+    assert_eq!(versions.len(), 1);
+    let lines = fixture.ask_as_nobody(&log("f"));
+    assert_eq!(lines.len(), 2, "{lines:?}");
+}
+
 #[test]
 fn without_a_daemon_the_same_questions_go_to_the_catalog() {
     let mut fixture = Fixture::new();

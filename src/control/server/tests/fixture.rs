@@ -17,7 +17,7 @@ use crate::control::status::{
 use crate::control::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
 use crate::control::wire::{End, Mark, PruneCap, PruneMode, Request};
 use crate::restore::Tree;
-use crate::sys::creds::AsUser;
+use crate::sys::creds::{AsUser, Identity};
 use crate::types::{ContentHash, Inode, InodeKey, Origin, Seq, SessionId, Writer};
 
 pub(super) const SECOND: i64 = 1_000_000_000;
