@@ -10,7 +10,7 @@ mod connection;
 use std::collections::HashMap;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -25,7 +25,6 @@ use super::wire::{Failure, FailureCode, last_line};
 use crate::catalog::Catalog;
 use crate::content::Contents;
 use crate::store::Store;
-use crate::sys::creds::{Actor, Identity};
 
 /// Connections of all ordinary users together.
 const MAX_CONNECTIONS: usize = 64;
@@ -195,11 +194,7 @@ fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
 
 /// Starts the thread of a connection, or says that there are too many.
 fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
-    let peer = rustix::net::sockopt::socket_peercred(&stream)?;
-    let groups = crate::sys::process::peer_groups(std::os::fd::AsFd::as_fd(&stream))?;
-    let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or(0);
-    let identity = Identity { uid: peer.uid.as_raw(), gid: peer.gid.as_raw(), groups };
-    let peer = Actor { identity, pid };
+    let peer = crate::sys::process::peer(stream.as_fd())?;
     let (uid, privileged) = (peer.identity.uid, peer.is_privileged());
     let mut open = shared.open.lock();
     let of_user = open.connections.values().filter(|c| c.uid == uid).count();
@@ -214,8 +209,9 @@ fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
     let spawned = {
         let shared = Arc::clone(shared);
         std::thread::Builder::new().name("control-client".into()).spawn(move || {
+            // Also after a panic.
+            let _listed = Listed { shared: &shared, number };
             connection::serve(&shared, &stream, peer);
-            shared.leave(number);
         })
     };
     // The thread cannot leave before the lock is free, so its connection is still there.
@@ -241,11 +237,19 @@ impl Shared {
     fn contents(&self) -> Contents {
         Contents::new(Arc::clone(&self.backing), self.store.clone())
     }
+}
 
-    /// Takes a connection off the list, by its own thread, which is joined by the next one.
-    fn leave(&self, number: u64) {
-        let mut open = self.open.lock();
-        if let Some(connection) = open.connections.remove(&number) {
+/// A connection on the list. Its own thread takes it off by dropping this, and is joined by the next
+/// one.
+struct Listed<'s> {
+    shared: &'s Shared,
+    number: u64,
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        let mut open = self.shared.open.lock();
+        if let Some(connection) = open.connections.remove(&self.number) {
             open.finished.extend(connection.thread);
         }
     }

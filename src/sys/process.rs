@@ -2,7 +2,10 @@
 //!
 //! Owns the process-wide and thread-wide set-up that a passthrough daemon needs, and reading the
 //! name of a caller from `/proc`.
-#![expect(unsafe_code, reason = "unshare(CLONE_FS) and SO_PEERGROUPS have no safe wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "unshare(CLONE_FS), SO_PEERCRED and SO_PEERGROUPS have no safe wrapper"
+)]
 
 use std::cell::Cell;
 use std::num::NonZeroUsize;
@@ -13,6 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::Errno;
+use super::creds::{Actor, Identity};
 use crate::types::{Caller, Name, Writer};
 
 /// Raises the soft limit of open files to the hard one and returns it.
@@ -66,11 +70,36 @@ pub fn set_thread_umask(umask: u32) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The supplementary groups of the process at the other end of a Unix socket.
+/// Who connected at the other end of a Unix socket.
 ///
 /// # Errors
 /// The kernel's.
-pub fn peer_groups(socket: BorrowedFd<'_>) -> Result<Vec<u32>, Errno> {
+pub fn peer(socket: BorrowedFd<'_>) -> Result<Actor, Errno> {
+    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut bytes = libc::socklen_t::try_from(size_of_val(&peer)).map_err(|_| Errno::RANGE)?;
+    // SAFETY: `peer` has `bytes` bytes, any of which make a `ucred`, and both pointers live across the
+    // call. The wrapper of rustix has a type that cannot be 0, which a process is that is not seen
+    // from here.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut bytes,
+        )
+    };
+    if result != 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    }
+    let groups = peer_groups(socket)?;
+    let identity = Identity { uid: peer.uid, gid: peer.gid, groups };
+    Ok(Actor { identity, pid: u32::try_from(peer.pid).unwrap_or(0) })
+}
+
+/// The supplementary groups of the process at the other end of a Unix socket.
+fn peer_groups(socket: BorrowedFd<'_>) -> Result<Vec<u32>, Errno> {
     let mut groups = vec![0u32; 64];
     loop {
         let mut bytes = libc::socklen_t::try_from(groups.len() * 4).map_err(|_| Errno::RANGE)?;
@@ -216,6 +245,18 @@ mod tests {
         let expected = std::fs::read("/proc/self/comm").unwrap();
         assert_eq!(&*me.comm, expected.strip_suffix(b"\n").unwrap());
         assert_eq!(writer(Caller { uid: 1, gid: 2, pid: 0 }).comm.len(), 0);
+    }
+
+    #[test]
+    fn a_peer_is_who_connected() {
+        let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let peer = peer(std::os::fd::AsFd::as_fd(&one)).unwrap();
+        drop(other);
+        assert_eq!(peer.pid, std::process::id());
+        assert_eq!(peer.identity.uid, rustix::process::geteuid().as_raw());
+        assert_eq!(peer.identity.gid, rustix::process::getegid().as_raw());
+        let groups = rustix::process::getgroups().unwrap();
+        assert_eq!(peer.identity.groups, groups.iter().map(|g| g.as_raw()).collect::<Vec<_>>());
     }
 
     #[test]

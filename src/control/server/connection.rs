@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Shared;
 use crate::catalog::{CatalogError, FileHistory};
@@ -47,11 +47,10 @@ pub(super) fn serve(shared: &Arc<Shared>, stream: &UnixStream, peer: Actor) {
 }
 
 fn try_serve(shared: &Shared, stream: &UnixStream, peer: Actor) -> io::Result<()> {
-    stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     let mut out = SocketSink(BufWriter::with_capacity(64 * 1024, stream));
     let mut answer = Answer::new(&mut out);
-    let result = match read_request(BufReader::new(stream)) {
+    let result = match read_request(BufReader::new(InTime::new(stream, REQUEST_TIMEOUT))) {
         Ok(request) => {
             let mut client =
                 Client { shared, stream, guard: guard(shared, &peer), peer, answer: &mut answer };
@@ -72,6 +71,30 @@ fn guard(shared: &Shared, peer: &Actor) -> Guard {
         Guard::Everything
     } else {
         Guard::user(peer.identity.clone(), Arc::clone(&shared.backing))
+    }
+}
+
+/// The bytes of a stream that come before a deadline, however slowly.
+struct InTime<'s> {
+    stream: &'s UnixStream,
+    deadline: Instant,
+}
+
+impl<'s> InTime<'s> {
+    fn new(stream: &'s UnixStream, time: Duration) -> Self {
+        Self { stream, deadline: Instant::now() + time }
+    }
+}
+
+impl Read for InTime<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        let mut stream = self.stream;
+        stream.read(buffer)
     }
 }
 
@@ -338,5 +361,27 @@ impl Client<'_, '_> {
             ),
         };
         Ok(closed || self.shared.stopping.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_trickles_in_has_no_more_time_than_others() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let trickle = std::thread::spawn(move || {
+            while theirs.write_all(b" ").is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let began = Instant::now();
+        let stream = InTime::new(&ours, Duration::from_millis(200));
+        let error = read_request(BufReader::new(stream)).unwrap_err();
+        assert!(matches!(error, RequestError::Io(_)), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(5));
+        drop(ours);
+        trickle.join().unwrap();
     }
 }
