@@ -29,7 +29,8 @@ const CHUNK: usize = 1 << 20;
 /// Print the content of a version of a file
 #[derive(Debug, clap::Args)]
 pub(super) struct Cat {
-    /// The file, which may be gone; with @VERSION: a number, the beginning of a SHA-256, or `head`
+    /// The file, which may be gone; with @VERSION: a number, the beginning of a SHA-256, `head`, or one
+    /// of these with `~` for the one before it
     #[arg(value_name = "PATH[@VERSION]")]
     path: PathBuf,
     /// As of this time: 10m, 2h, `yesterday 14:00`, `2026-01-31 14:00` or RFC 3339
@@ -83,9 +84,10 @@ pub(super) fn split_version(path: &Path) -> (&Path, Option<String>) {
     let bytes = path.as_os_str().as_bytes();
     let Some(at) = bytes.iter().rposition(|byte| *byte == b'@') else { return (path, None) };
     let (before, version) = (&bytes[..at], &bytes[at + 1..]);
-    let hex = version.len() >= 6 && version.iter().all(u8::is_ascii_hexdigit);
-    let number = !version.is_empty() && version.iter().all(u8::is_ascii_digit);
-    let is_version = version == b"head" || hex || number;
+    let named = version.strip_suffix(b"~").unwrap_or(version);
+    let hex = named.len() >= 6 && named.iter().all(u8::is_ascii_hexdigit);
+    let number = !named.is_empty() && named.iter().all(u8::is_ascii_digit);
+    let is_version = named == b"head" || hex || number;
     if !is_version || before.is_empty() || path.symlink_metadata().is_ok() {
         return (path, None);
     }
@@ -171,6 +173,9 @@ mod tests {
         assert_eq!(split("f@head"), ("f", version("head")));
         assert_eq!(split("me@home@e3b0c4"), ("me@home", version("e3b0c4")));
         assert_eq!(split("me@home"), ("me@home", None));
+        assert_eq!(split("f@3~"), ("f", version("3~")));
+        assert_eq!(split("f@head~"), ("f", version("head~")));
+        assert_eq!(split("f@~"), ("f@~", None));
         assert_eq!(split("f@"), ("f@", None));
         assert_eq!(split("@3"), ("@3", None));
     }
