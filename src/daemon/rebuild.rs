@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::lock::BackingLock;
 use super::{open_backing, open_state_dir};
@@ -14,11 +14,14 @@ use crate::config::MountConfig;
 /// next mount compares it with the directory and the store.
 ///
 /// # Errors
-/// If a daemon serves the directory, or a file cannot be moved or made.
+/// If there never was one, a daemon serves the directory, or a file cannot be moved or made.
 pub fn rebuild(backing: &Path, state: Option<PathBuf>) -> anyhow::Result<Rebuilt> {
     let mut config = MountConfig::new(backing, "");
     config.state = state;
     let root = open_backing(backing)?;
+    if !config.state_dir().is_dir() {
+        bail!("{} has no catalog that could be damaged", backing.display());
+    }
     let _lock = BackingLock::take(&root, backing)?;
     let state = open_state_dir(&config, &root)?;
     let path = PathBuf::from(format!("/proc/self/fd/{}", state.as_raw_fd()));

@@ -119,3 +119,15 @@ fn without_a_whole_backup_a_new_catalog_begins_and_the_store_is_kept() {
     fs::write(mounted.at("f"), noise(3, 5000)).unwrap();
     assert_eq!(mounted.cat(&["f@2"]), noise(1, 5000));
 }
+
+#[test]
+fn a_directory_that_never_had_a_catalog_gets_none_by_a_rebuild() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_horace"))
+        .args(["reconcile", "--rebuild"])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
