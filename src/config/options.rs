@@ -4,9 +4,11 @@
 //! for others is refused by name: a misspelt option must not pass for a setting.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::{Access, Api, IoMode, Keep, KernelPassthrough, MountConfig, Occasion, Repeat};
+use crate::timespec::Span;
 
 /// What is wrong with a mount option.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +44,9 @@ pub enum OptionError {
         name: String,
     },
 }
+
+/// More threads help nobody, and a system that cannot give them leaves a mount that nobody serves.
+const MAX_THREADS: usize = 256;
 
 /// Words of fstab, mount(8) and libfuse that say nothing to Horace.
 const IGNORED: &[&str] = &[
@@ -96,7 +101,9 @@ impl MountConfig {
             "config" => self.config = Some(text("config", value, "FILE")?.into()),
             "api" => self.api = parse("api", value, "ADDRESS:PORT|off", api)?,
             "threads" => {
-                let threads = parse("threads", value, "NUMBER", |v| v.parse().ok())?;
+                let few = |threads: &NonZeroUsize| threads.get() <= MAX_THREADS;
+                let read = |v: &str| v.parse().ok().filter(few);
+                let threads = parse("threads", value, "a NUMBER up to 256", read)?;
                 self.threads = Some(threads);
             }
             "descriptors" => {
@@ -224,7 +231,8 @@ fn keep(value: &str) -> Option<Keep> {
 fn repeat(value: &str) -> Option<Repeat> {
     match value {
         "off" => Some(Repeat::Off),
-        _ => value.parse().ok().map(Repeat::Every),
+        // Without a pause there would be nothing else.
+        _ => value.parse().ok().filter(|span: &Span| span.as_ns() > 0).map(Repeat::Every),
     }
 }
 
@@ -294,10 +302,12 @@ mod tests {
     #[rstest]
     #[case("tread=3", "unknown mount option `tread=3`")]
     #[case("state", "mount option `state` needs a value: state=DIR")]
-    #[case("threads=0", "mount option `threads` takes NUMBER, not `0`")]
+    #[case("threads=0", "mount option `threads` takes a NUMBER up to 256, not `0`")]
+    #[case("threads=257", "mount option `threads` takes a NUMBER up to 256, not `257`")]
     #[case("api=8000", "mount option `api` takes ADDRESS:PORT|off, not `8000`")]
     #[case("io=fast", "mount option `io` takes auto|stream|passthrough, not `fast`")]
     #[case("attr_timeout=-1", "mount option `attr_timeout` takes SECONDS, not `-1`")]
+    #[case("backup=0s", "mount option `backup` takes LENGTH OF TIME|off, not `0s`")]
     #[case("prune=daily", "mount option `prune` takes LENGTH OF TIME|off, not `daily`")]
     #[case("ro=yes", "mount option `ro` takes no value")]
     fn a_wrong_word_is_named(#[case] words: &str, #[case] message: &str) {

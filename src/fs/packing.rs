@@ -55,7 +55,11 @@ impl PackingOptions {
     fn gc_policy(&self) -> GcPolicy {
         let limit = self.packs.limit_bytes;
         // What is rewritten at once must be there twice for a while.
-        GcPolicy { small_bytes: limit / 4, rewrite_bytes: limit * 4, ..GcPolicy::default() }
+        GcPolicy {
+            small_bytes: limit / 4,
+            rewrite_bytes: limit.saturating_mul(4),
+            ..GcPolicy::default()
+        }
     }
 }
 
