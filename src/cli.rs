@@ -47,7 +47,7 @@ use crate::control::lookup::LookupError;
 use crate::control::registry;
 use crate::control::wire::{Failure, FailureCode};
 use crate::timespec::{TimeError, parse_time};
-use output::{Format, Output, OutputClosed};
+use output::{Format, Output, OutputClosed, escape};
 
 /// Mount a directory so that every version of every file in it is remembered
 #[derive(Debug, Parser)]
@@ -159,8 +159,7 @@ pub fn main() -> ExitCode {
     let args = match Args::try_parse_from(command_line(std::env::args_os())) {
         Ok(args) => args,
         Err(error) => {
-            // Where even this cannot be printed, the code must do.
-            let _ = error.print();
+            print_usage(&error);
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
@@ -306,6 +305,8 @@ fn command_line(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
 
 fn start_log(args: &Args) {
     use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::field::MakeExt;
+    use tracing_subscriber::fmt::format::debug_fn;
     let serves = matches!(args.command, Command::Mount(_));
     let level = match (args.global.quiet, args.global.verbose) {
         (true, _) => "error",
@@ -315,8 +316,18 @@ fn start_log(args: &Args) {
         (false, _) => "trace",
     };
     let filter = EnvFilter::try_from_env("HORACE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // A line each, whatever is in the names that it tells of.
+    let fields = debug_fn(|writer, field, value| {
+        let value = format!("{value:?}");
+        let value = escape(value.as_bytes());
+        match field.name() {
+            "message" => write!(writer, "{value}"),
+            name => write!(writer, "{name}={value}"),
+        }
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .fmt_fields(fields.delimited(" "))
         .with_ansi(std::io::stderr().is_terminal() && args.global.color != Color::Never)
         .with_writer(std::io::stderr)
         .init();
@@ -333,13 +344,13 @@ fn report(error: &anyhow::Error) -> ExitCode {
     }
     eprintln!("horace: {}", message(error));
     if let Some(hint) = hint(error) {
-        eprintln!("hint: {hint}");
+        eprintln!("hint: {}", escape(hint.as_bytes()));
     }
     let usage = error.is::<OptionError>() || error.is::<ConfigFileError>();
     ExitCode::from(if usage { 2 } else { 1 })
 }
 
-/// The chain of causes on one line, without what a cause only repeats.
+/// The chain of causes on one line, without what a cause only repeats and what a terminal would obey.
 fn message(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
@@ -350,7 +361,22 @@ fn message(error: &anyhow::Error) -> String {
             line = format!("{line}: {text}");
         }
     }
-    line.replace('\n', " ")
+    escape(line.replace('\n', " ").as_bytes())
+}
+
+/// Prints help, or what is wrong with the arguments, which may be anything.
+#[expect(clippy::print_stderr, reason = "this is where errors are told")]
+fn print_usage(error: &clap::Error) {
+    let is_plain =
+        |arg: OsString| escape(arg.as_encoded_bytes()).as_bytes() == arg.as_encoded_bytes();
+    if !error.use_stderr() || std::env::args_os().all(is_plain) {
+        // Where even this cannot be printed, the code must do.
+        let _ = error.print();
+        return;
+    }
+    for line in error.to_string().lines() {
+        eprintln!("{}", escape(line.as_bytes()));
+    }
 }
 
 fn hint(error: &anyhow::Error) -> Option<String> {
@@ -437,6 +463,8 @@ mod tests {
         assert_eq!(message(&error), "cannot write: disk full");
         let error = anyhow::anyhow!("b").context("a");
         assert_eq!(message(&error), "a: b");
+        let error = anyhow::anyhow!("\u{1b}[2J").context("a\nb");
+        assert_eq!(message(&error), "a b: \\u{1b}[2J");
     }
 
     #[test]

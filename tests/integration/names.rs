@@ -186,3 +186,50 @@ fn names_that_are_too_long_are_refused_as_always() {
     let deep = mounted.records(&["search", "f"]);
     assert_eq!(deep.len(), 1);
 }
+
+#[test]
+fn errors_and_logs_cannot_command_a_terminal_either() {
+    if !can_mount() {
+        return;
+    }
+    const ODD: &str = "a\u{1b}[2J\u{7}\u{202e}\u{9b}31m\r";
+    let mut mounted = Mounted::unmounted("");
+    // The log names it, and a line of its own must not come of that.
+    mounted.mountpoint = mounted.scratch(&format!("m{ODD}\nn"));
+    fs::create_dir(&mounted.mountpoint).unwrap();
+    mounted.start_in_background();
+    fs::write(mounted.at("f"), "x").unwrap();
+    for args in [
+        &["log", ODD][..],
+        &["cat", "--at", ODD, "f"],
+        &["cat", &format!("f@{ODD}")],
+        &["diff", "f", ODD],
+        &["restore", "--by-user", ODD, "."],
+        &["restore", "f", "--version", "1", "--to", &format!("none/{ODD}")],
+        &["search", "--size", ODD, ""],
+        &["search", "--glob", &format!("{ODD}[")],
+        &["manifest", ODD],
+        &["status", ODD],
+        &["umount", ODD],
+        &["mount", "-o", ODD, "/", "/"],
+        &["mount", ODD, ODD],
+        &["verify", "--rate", ODD],
+        &[ODD],
+        &[&format!("--{ODD}")],
+        &["--color", ODD, "status"],
+    ] {
+        let output = mounted.run(args);
+        let told = told(&output);
+        let bad = told.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
+        assert_eq!(bad, None, "{args:?}: {told:?}");
+    }
+    let ended =
+        mounted.command().arg("umount").arg(&mounted.mountpoint).current_dir("/").output().unwrap();
+    assert!(ended.status.success(), "{}", told(&ended));
+    let log = fs::read_to_string(mounted.backing.join(".horace/horace.log")).unwrap();
+    assert!(log.contains("stopped"), "{log}");
+    for line in log.lines() {
+        assert!(line.starts_with("20"), "{log:?}");
+        assert!(!line.chars().any(char::is_control), "{log:?}");
+    }
+}
