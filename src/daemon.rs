@@ -156,8 +156,9 @@ impl Daemon {
             "serving"
         );
         let result = self.wait(&events);
-        // A prune that somebody waits for would hold up the end.
+        // A prune that somebody waits for would hold up the end, and so would digests.
         self.fs.stop_prune();
+        self.fs.stop_settling();
         // Nobody may ask what is being taken down.
         front.stop();
         periodic.into_iter().for_each(Periodic::stop);

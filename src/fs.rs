@@ -378,6 +378,11 @@ impl Fs {
         self.settle_within(pending::PATIENCE);
     }
 
+    /// Lets nobody wait for digests any more: the filesystem is about to be shut down.
+    pub fn stop_settling(&self) {
+        self.hashers.begin_to_stop();
+    }
+
     fn settle_within(&self, patience: Duration) {
         self.settle_mapped();
         self.hashers.settle(patience);

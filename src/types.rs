@@ -316,7 +316,8 @@ pub struct IncomingId(pub u64);
 pub enum Loss {
     /// It was replaced or deleted while nothing was to be kept, or around the mount.
     Unseen,
-    /// The backing filesystem cannot share blocks, and it was too large to be copied.
+    /// The backing filesystem cannot share blocks, and it was too large to be copied; or it is nearly all
+    /// hole, and too large to be read.
     TooLarge,
     /// There was too little space left.
     NoSpace,

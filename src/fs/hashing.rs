@@ -26,6 +26,15 @@ const CHUNK: usize = 256 * 1024;
 /// After so many bytes it is looked whether they are still worth reading.
 const LEG: u64 = 64 << 20;
 
+/// No file with more holes is read: what this many take a core is more than half an hour, and a file may
+/// have holes of exbibytes.
+const MAX_HOLES: u64 = 4 << 40;
+
+/// Whether a file can be read to its end in this life, going by what is allocated of it.
+pub(super) fn is_readable(attr: &Attr) -> bool {
+    attr.size.saturating_sub(attr.blocks.saturating_mul(512)) <= MAX_HOLES
+}
+
 /// The hash of a file's content from its start to `length`, at which point it had `stamp`.
 #[derive(Debug, Clone)]
 pub(super) struct Tail {
@@ -56,7 +65,8 @@ impl Tail {
 pub(super) enum Reading {
     /// The content, and the attributes it had before and after.
     Stable(Box<(Tail, Attr)>),
-    /// The file changed while it was read, or it was not to be read any more.
+    /// The file changed while it was read, is [nearly all hole](is_readable), or was not to be read any
+    /// more.
     Torn,
 }
 
@@ -71,6 +81,9 @@ pub(super) fn read_digest(
     enough: &dyn Fn() -> bool,
 ) -> Result<Reading, Errno> {
     let before = stat::fstat(fd)?.attr;
+    if !is_readable(&before) {
+        return Ok(Reading::Torn);
+    }
     let (mut hasher, mut offset) = match prefix {
         Some(tail) => (tail.hasher.clone(), tail.length),
         None => (Sha256::new(), 0),
@@ -115,7 +128,11 @@ pub(super) fn read_marked(
     mark: Option<u64>,
     enough: &dyn Fn() -> bool,
 ) -> Result<Option<Whole>, Errno> {
-    let before = stat::fstat(fd)?.attr.stamp();
+    let before = stat::fstat(fd)?.attr;
+    if !is_readable(&before) {
+        return Ok(None);
+    }
+    let before = before.stamp();
     let first = match (prefix, mark.filter(|mark| *mark > 0)) {
         (None, Some(mark)) => read_beginning(fd, mark, enough)?.map(Tail::into_beginning),
         _ => None,
@@ -262,12 +279,13 @@ impl Hashers {
         let _ = sender.send((number, job));
     }
 
-    /// Waits until every job that was queued before is done, or the patience is at its end.
+    /// Waits until every job that was queued before is done, the patience is at its end, or the threads
+    /// are to end.
     pub(super) fn settle(&self, patience: Duration) {
         let until_when = Instant::now().checked_add(patience);
         let mut outstanding = self.outstanding.0.lock();
         let until = outstanding.next;
-        while outstanding.jobs.first().is_some_and(|first| *first < until) {
+        while outstanding.jobs.first().is_some_and(|first| *first < until) && !self.is_stopping() {
             match until_when {
                 None => self.outstanding.1.wait(&mut outstanding),
                 Some(when) if self.outstanding.1.wait_until(&mut outstanding, when).timed_out() => {
@@ -283,9 +301,17 @@ impl Hashers {
         self.outstanding.0.lock().jobs.len()
     }
 
+    /// Lets nobody wait any more, and gives what is queued its last moments.
+    pub(super) fn begin_to_stop(&self) {
+        self.stopping.get_or_init(Instant::now);
+        // Whoever has looked before sleeps by now.
+        drop(self.outstanding.0.lock());
+        self.outstanding.1.notify_all();
+    }
+
     /// Finishes what is queued, as far as that is soon done, and ends the threads.
     pub(super) fn stop(&self) {
-        self.stopping.get_or_init(Instant::now);
+        self.begin_to_stop();
         self.waiting.stop();
         self.queue.lock().take();
         for thread in self.threads.lock().drain(..) {
@@ -316,5 +342,37 @@ mod tests {
         hashers.settle(Duration::MAX);
         assert!(is_done.try_recv().is_ok());
         hashers.stop();
+    }
+
+    #[test]
+    fn nobody_waits_for_what_is_to_end() {
+        let hashers = Arc::new(Hashers::idle());
+        hashers.start(1).unwrap();
+        let (sender, receiver) = mpsc::channel::<()>();
+        hashers.spawn(Box::new(move || _ = receiver.recv()));
+        let waiting = {
+            let hashers = Arc::clone(&hashers);
+            std::thread::spawn(move || hashers.settle(Duration::MAX))
+        };
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!waiting.is_finished());
+        hashers.begin_to_stop();
+        waiting.join().unwrap();
+        drop(sender);
+        hashers.stop();
+    }
+
+    #[test]
+    fn a_file_that_is_nearly_all_hole_is_not_read() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(MAX_HOLES).unwrap();
+        let attr = |size| Attr { size, blocks: 8, ..stat::fstat(&file).unwrap().attr };
+        assert!(is_readable(&attr(MAX_HOLES + 4096)));
+        assert!(!is_readable(&attr(MAX_HOLES + 4097)));
+        assert!(!is_readable(&attr(i64::MAX as u64)));
+        if file.set_len(2 * MAX_HOLES).is_ok() {
+            let read = read_marked(file.as_fd(), None, Some(MAX_HOLES), &|| panic!("it is read"));
+            assert!(read.unwrap().is_none());
+        }
     }
 }

@@ -21,13 +21,14 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::Fs;
+use super::hashing::is_readable;
 use super::pressure::Pressure;
 use crate::catalog::event::{Op, Packing, Prefix};
 use crate::catalog::{self, CatalogError, Reader, Unread};
 use crate::store::Store;
 use crate::store::objects::{Came, Taken};
-use crate::sys::Errno;
 use crate::sys::lease::{self, Writers};
+use crate::sys::{Errno, stat};
 use crate::types::{ContentHash, IncomingId, InodeKey};
 
 /// How often it is looked at what waits, and at the free space.
@@ -337,6 +338,11 @@ impl Fs {
                 self.tell_stored(waits.id, taken.map(|t| (t.hash, t.size)), original, prefix);
                 self.catalog.barrier();
             };
+            // Whoever had it open may have made it larger than anybody can read.
+            let attr = store.open_incoming(waits.id).and_then(|file| stat::fstat(&file));
+            if attr.is_ok_and(|stat| !is_readable(&stat.attr)) {
+                store.discard(waits.id);
+            }
             match store.take_in(waits.id, came, mark, &go_on, &mut tell) {
                 Ok(()) => self.keeper.gives.store(true, Ordering::Relaxed),
                 Err(Errno::NOENT) => self.tell_stored(waits.id, None, inode, None),

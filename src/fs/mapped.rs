@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::OFlags;
 
 use super::handle::{Maker, Session};
-use super::hashing::{Reading, read_digest, untimed};
+use super::hashing::{Reading, is_readable, read_digest, untimed};
 use super::node::Node;
 use super::{Fs, NodeId};
 use crate::catalog::event::Op;
@@ -313,6 +313,8 @@ impl Fs {
             Digest::WhenUnmapped => None,
             Digest::Now => match read_digest(fd.as_fd(), None, &|| self.is_rewritten(node))? {
                 Reading::Stable(read) => Some(*read),
+                // It will be no better the next time.
+                Reading::Torn if !is_readable(&stat::fstat(&fd)?.attr) => None,
                 Reading::Torn => return Err(Errno::AGAIN),
             },
         };

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 
 use super::Fs;
-use super::hashing::untimed;
+use super::hashing::{is_readable, untimed};
 use super::node::{Node, OpenState};
 use crate::catalog::event::{Kept, Op};
 use crate::store::Store;
@@ -234,9 +234,16 @@ impl Fs {
             Ok(file) => file,
             Err(error) => return Some(failed(node, error)),
         };
-        let size = stat::fstat(&file).map_or(u64::MAX, |stat| stat.attr.size);
+        let attr = match stat::fstat(&file) {
+            Ok(stat) => stat.attr,
+            Err(error) => return Some(failed(node, error)),
+        };
+        let size = attr.size;
         if size == 0 {
             return None;
+        }
+        if !is_readable(&attr) {
+            return Some(How::Lost(Loss::TooLarge));
         }
         if self.is_excluded(node.key, size, || self.path_of(node)) {
             return Some(How::Lost(Loss::Excluded));

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, RenameFlags};
 
+use super::hashing::is_readable;
 use super::lookup::open_path;
 use super::node::{Node, OpenState};
 use super::privileges::within_limits;
@@ -283,6 +284,9 @@ impl Fs {
             let above = self.path_of(dir)?;
             Some(if above.is_empty() { name.into() } else { [&above, name].join(&b'/') })
         };
+        if !is_readable(&victim.stat.attr) {
+            return Some(Err(Loss::TooLarge));
+        }
         let excluded = self.is_excluded(victim.key, victim.stat.attr.size, path);
         Some(if excluded { Err(Loss::Excluded) } else { room })
     }

@@ -159,3 +159,48 @@ fn nobody_waits_for_the_digest_of_a_file_that_is_all_hole(
     mounted.wait_for("a true digest", || mounted.digests("f").last() == Some(&sha256("start")));
     mounted.assert_catalog_is_true();
 }
+
+#[test]
+fn nobody_waits_for_files_that_stay_all_hole() {
+    if !can_mount() {
+        return;
+    }
+    // More of them than threads that read.
+    const HOLES: usize = 12;
+    let mut mounted = Mounted::new();
+    for n in 0..HOLES {
+        let mut file = fs::File::create(mounted.at(format!("hole{n}"))).unwrap();
+        file.write_all(b"start").unwrap();
+        file.set_len(8 << 40).unwrap();
+    }
+    let large = crate::tools::noise(1, 3 << 20);
+    fs::write(mounted.at("large"), "").unwrap();
+    let mut file = OpenOptions::new().append(true).open(mounted.at("large")).unwrap();
+    file.write_all(&large).unwrap();
+    drop(file);
+    mounted.sync();
+    assert_eq!(mounted.digests("large").last(), Some(&sha256(&large)));
+    let output = mounted.run(&["manifest", "."]);
+    assert_eq!(output.status.code(), Some(3), "{}", crate::tools::told(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), HOLES);
+    // What is replaced or deleted says that it is not kept, also what grew since somebody deleted it.
+    fs::remove_file(mounted.at("hole0")).unwrap();
+    fs::write(mounted.at("hole1"), "small").unwrap();
+    let file = OpenOptions::new().write(true).open(mounted.at("large")).unwrap();
+    fs::remove_file(mounted.at("large")).unwrap();
+    file.set_len(8 << 40).unwrap();
+    drop(file);
+    for name in ["hole0", "hole1"] {
+        let first = mounted.log_of(name).remove(0);
+        assert_eq!(first["content_reason"], "too-large", "{name}: {first}");
+    }
+    // What comes later is kept all the same.
+    fs::write(mounted.at("late"), "late").unwrap();
+    fs::remove_file(mounted.at("late")).unwrap();
+    mounted.wait_for("what is kept", || mounted.ok(&["cat", "late"]) == "late");
+    // The end waits for nobody either, nor does the next start.
+    let began = std::time::Instant::now();
+    mounted.remount();
+    mounted.ok(&["reconcile"]);
+    assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
+}
