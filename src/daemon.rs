@@ -1,15 +1,16 @@
 //! The daemon: the only place where everything is wired together.
 //!
-//! Owns the order of starting and stopping. Start: lock the backing directory, open the catalog, mount,
-//! answer at the socket, say that it is ready, and only then compare the directory with the catalog.
-//! Stop, by a signal or an unmount: no more requests, seal what is open, commit what is queued. A
-//! crash at any point leaves a dead mount and a catalog that is behind; the next start cleans up the
-//! one and catches up with the other.
+//! Owns the order of starting and stopping. Start: give up what rights are not needed, lock the backing
+//! directory, open the catalog, mount, answer at the socket, say that it is ready, and only then compare
+//! the directory with the catalog. Stop, by a signal or an unmount: no more requests, seal what is open,
+//! commit what is queued. A crash at any point leaves a dead mount and a catalog that is behind; the
+//! next start cleans up the one and catches up with the other.
 
 mod backups;
 mod host;
 mod lock;
 mod periodic;
+pub mod privileges;
 mod pruner;
 mod rebuild;
 mod reconciler;
@@ -69,6 +70,8 @@ pub fn run(
 ) -> anyhow::Result<()> {
     let descriptors = sys::process::raise_descriptor_limit();
     sys::process::leave_groups();
+    privileges::drop_unneeded();
+    sys::alloc::give_back_in_background();
     config.resolve_paths(&std::env::current_dir().context("no working directory")?);
     if is_dead(&config.mountpoint) {
         tracing::info!(path = %config.mountpoint.display(), "cleaning up a dead mount");

@@ -10,6 +10,7 @@ pub mod extents;
 pub mod fuse_dev;
 pub mod handle;
 pub mod lease;
+pub mod privileges;
 pub mod process;
 pub mod sqlite;
 pub mod stat;

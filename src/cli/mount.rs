@@ -5,9 +5,11 @@
 //! mount serves. Until then the daemon's errors go to the stderr of whoever started it; from then on
 //! to the log file in the state directory.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -75,6 +77,10 @@ impl Mount {
         global: &Global,
         environment: &[String],
     ) -> anyhow::Result<Outcome> {
+        if self.serve || self.foreground {
+            // A descriptor of somebody else's would stay open for as long as the mount serves.
+            crate::sys::privileges::close_inherited();
+        }
         let mut config = self.config(&context.working_dir, environment)?;
         check(&mut config)?;
         if config.occasion == Occasion::Remount {
@@ -131,6 +137,8 @@ impl Mount {
     ) -> anyhow::Result<()> {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("horace").args(["mount", "--serve"]);
+        // Secrets of whoever starts it are not for a process that stays.
+        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_for_daemon(name)));
         if global.quiet {
             command.arg("--quiet");
         }
@@ -159,6 +167,13 @@ impl Mount {
             _ => anyhow::bail!("the daemon ended before the mount served: {status}"),
         }
     }
+}
+
+/// Whether the daemon has a use for a variable: its own settings, the place of `fusermount3`, the time
+/// zone, and what helps to find an error.
+fn is_for_daemon(name: &OsStr) -> bool {
+    const KNOWN: [&str; 5] = ["PATH", "TZ", "XDG_RUNTIME_DIR", "NO_COLOR", "RUST_BACKTRACE"];
+    name.as_bytes().starts_with(b"HORACE_") || KNOWN.iter().any(|known| name == *known)
 }
 
 /// Reads the configuration file that was named, or the usual one if it is there.

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -72,12 +72,26 @@ pub fn socket_path(runtime_dir: &Path, id: &str) -> PathBuf {
 /// If it cannot be made, or belongs to somebody else.
 pub fn create_runtime_dir(path: &Path) -> Result<(), RegistryError> {
     let error = |source| RegistryError { path: path.into(), source };
-    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(error)?;
+    let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
+    for dir in missing.into_iter().rev() {
+        create_for_all(dir).map_err(error)?;
+    }
     let owner = std::fs::metadata(path).map_err(error)?.uid();
     if owner != rustix::process::geteuid().as_raw() {
         return Err(error(io::Error::other("it belongs to another user")));
     }
     Ok(())
+}
+
+/// Makes a directory into which everybody may look, whatever the umask.
+fn create_for_all(dir: &Path) -> io::Result<()> {
+    match std::fs::create_dir(dir) {
+        // Another daemon was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => {
+            result.and_then(|()| std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)))
+        }
+    }
 }
 
 /// The runtime directory for the daemons of a user; `None` if that user has none.
@@ -141,7 +155,7 @@ impl Record {
     fn write(&self, file: &Path) -> io::Result<Registration> {
         let new = file.with_extension("new");
         std::fs::write(&new, serde_json::to_vec(self)?)?;
-        std::fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+        std::fs::set_permissions(&new, PermissionsExt::from_mode(0o644))?;
         std::fs::rename(&new, file)?;
         Ok(Registration { file: file.into(), socket: self.socket.clone() })
     }

@@ -37,6 +37,7 @@ mod rebuild;
 mod resources;
 mod restart;
 mod restore;
+mod rights;
 mod saves;
 mod scale;
 mod stress;
