@@ -30,6 +30,7 @@ mod mapped;
 mod mapping;
 mod names;
 mod packs;
+mod parsers;
 mod posix;
 mod pressure;
 mod prune;

@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod gc;
+mod hostile;
 mod round_trip;
 
 use std::sync::Arc;
