@@ -7,6 +7,7 @@ pub mod alloc;
 pub mod creds;
 pub mod dir;
 pub mod extents;
+pub mod fanotify;
 pub mod fuse_dev;
 pub mod handle;
 pub mod lease;

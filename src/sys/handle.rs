@@ -23,13 +23,18 @@ struct Raw {
 }
 
 /// An opaque, persistent name of an inode on one filesystem.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FileHandle {
     kind: i32,
     data: Box<[u8]>,
 }
 
 impl FileHandle {
+    /// A handle that the kernel has told.
+    pub(super) fn new(kind: i32, data: &[u8]) -> Self {
+        Self { kind, data: data.into() }
+    }
+
     /// A number that differs for inodes that had the same inode number one after the other.
     ///
     /// FNV-1a over the handle's bytes: it is stored in the catalog, so it must never change. 63
@@ -106,7 +111,7 @@ pub fn open(mount: BorrowedFd<'_>, handle: &FileHandle, flags: OFlags) -> Result
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(|_| Errno::BADF)?) })
 }
 
-fn last_errno() -> Errno {
+pub(super) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 

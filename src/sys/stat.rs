@@ -119,6 +119,14 @@ pub fn proc_name(fd: impl AsFd) -> std::ffi::CString {
         .expect("digits have no NUL")
 }
 
+/// Where a descriptor was opened or has been moved to, as the kernel names it.
+///
+/// # Errors
+/// The kernel's.
+pub fn path_of(fd: impl AsFd) -> Result<Vec<u8>, Errno> {
+    Ok(rustix::fs::readlink(proc_name(fd), Vec::new())?.into_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
