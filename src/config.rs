@@ -60,6 +60,8 @@ pub struct MountConfig {
     pub api: Api,
     /// How long the kernel may trust attributes and names.
     pub attr_timeout: Duration,
+    /// Whether the backing directory is watched for changes around the mount.
+    pub watch: Watch,
     /// A configuration file in place of the usual one.
     pub config: Option<PathBuf>,
     /// How often history is pruned without being asked.
@@ -91,6 +93,7 @@ impl MountConfig {
             pack_limit: None,
             api: Api::default(),
             attr_timeout: Duration::from_secs(1),
+            watch: Watch::default(),
             config: None,
             prune: Repeat::default(),
             backup: Repeat::default(),
@@ -167,6 +170,19 @@ pub enum KernelPassthrough {
     Auto,
     /// Never.
     Off,
+}
+
+/// Whether the backing directory is watched for changes around the mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Watch {
+    /// No: a start and a reconcile find them. The kernel can only watch the whole filesystem, and whoever
+    /// writes to it pays for that.
+    #[default]
+    Off,
+    /// Where the kernel can.
+    Auto,
+    /// Yes, or it is not mounted.
+    On,
 }
 
 /// What is done with content that is replaced or deleted.

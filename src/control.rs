@@ -22,5 +22,6 @@ pub mod wire;
 pub use server::{Server, ServerConfig, ServerError};
 pub use status::{
     Host, MountStatus, Passthrough, PruneReport, PruneTotals, ReconcileProgress, ReconcileState,
+    WatchRecord,
 };
 pub use verify::{VerifyProgress, VerifyRecord, VerifyRequest};

@@ -1,9 +1,9 @@
 //! The daemon: the only place where everything is wired together.
 //!
 //! Owns the order of starting and stopping. Start: give up what rights are not needed, lock the backing
-//! directory, open the catalog, mount, answer at the socket, say that it is ready, and only then compare
-//! the directory with the catalog. Stop, by a signal or an unmount: no more requests, seal what is open,
-//! commit what is queued. A crash at any point leaves a dead mount and a catalog that is behind; the
+//! directory, open the catalog, watch, mount, answer at the socket, say that it is ready, and only then
+//! compare the directory with the catalog. Stop, by a signal or an unmount: no more requests, seal what is
+//! open, commit what is queued. A crash at any point leaves a dead mount and a catalog that is behind; the
 //! next start cleans up the one and catches up with the other.
 
 mod backups;
@@ -28,7 +28,7 @@ use rustix::fs::{Mode, OFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::catalog::{Catalog, CatalogError, ChunkDb, chunks};
-use crate::config::{Keep, MountConfig, OWN_DIR, Repeat};
+use crate::config::{Keep, MountConfig, OWN_DIR, Repeat, Watch};
 use crate::control::registry::{self, Registration};
 use crate::control::{Server, ServerConfig};
 use crate::fs::{Fs, Options, PackingOptions, Writes};
@@ -94,10 +94,11 @@ pub fn run(
     let probe = trial.as_ref().map(AsFd::as_fd);
     let fs = Fs::new(backing, probe, Arc::clone(&catalog), store.clone(), options)
         .context("cannot serve the directory")?;
+    let unwatched = start_watch(&config, &fs)?;
     let threads = threads(&config);
     let session = Session::mount(Arc::clone(&fs), &config, threads, trial)?;
     let started_ns = crate::clock::now_ns();
-    let daemon = Daemon { config, fs, catalog, store, state_path, threads, started_ns };
+    let daemon = Daemon { config, fs, catalog, store, state_path, threads, unwatched, started_ns };
     let served = daemon.serve(session, &runtime_dir, ready);
     daemon.stop();
     // `horace umount` waits for the end of the registration: everything is committed by then.
@@ -114,6 +115,8 @@ struct Daemon {
     /// The state directory, by its descriptor.
     state_path: PathBuf,
     threads: usize,
+    /// Why changes around the mount are not watched for; `None` if they are.
+    unwatched: Option<String>,
     started_ns: i64,
 }
 
@@ -209,6 +212,7 @@ impl Daemon {
             threads: self.threads,
             started_ns: self.started_ns,
             passthrough,
+            unwatched: self.unwatched.clone(),
             asker,
             restorer: Restorer(Arc::clone(&self.fs)),
         };
@@ -357,6 +361,24 @@ fn open_store(backing: &OwnedFd, state_path: &Path) -> Option<Arc<Store>> {
         Err(error) => {
             tracing::warn!(error = format!("{error:#}"), "content that is replaced is not kept");
             None
+        }
+    }
+}
+
+/// Watches for changes around the mount, if that is wanted, before anything is compared with the catalog.
+/// Returns why not.
+fn start_watch(config: &MountConfig, fs: &Arc<Fs>) -> anyhow::Result<Option<String>> {
+    if config.watch == Watch::Off {
+        return Ok(Some("switched off: `watch=on` switches it on".into()));
+    }
+    match fs.start_watch() {
+        Ok(()) => Ok(None),
+        Err(error) if config.watch == Watch::On => {
+            Err(anyhow::Error::new(error).context("cannot watch the backing directory"))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "changes around the mount are found by the next reconcile");
+            Ok(Some(error.to_string()))
         }
     }
 }

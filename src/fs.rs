@@ -37,6 +37,7 @@ mod seal;
 pub mod verify;
 mod views;
 mod walk;
+mod watch;
 mod xattr;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -70,6 +71,7 @@ pub use pending::Purpose;
 pub use prune::{Aim, Cut, Mark, MarkError, PruneError, PruneOrder, PruneOutcome, Report};
 pub use reconcile::{Progress, ProgressState, ReconcileError};
 pub use restore::RestoreError;
+pub use watch::WatchTotals;
 
 use fds::FdCache;
 use handle::{Dir, File, HandleTable};
@@ -113,6 +115,10 @@ pub enum Lasts {
 pub trait Transport: std::fmt::Debug + Send + std::marker::Sync {
     /// Has the kernel forget the attributes of a node, without waiting for any request.
     fn forget_attributes(&self, node: NodeId);
+
+    /// Has the kernel forget the attributes and the cached content of a node. Waits for requests that read
+    /// or write it, so no lock may be held that they wait for.
+    fn forget_content(&self, node: NodeId);
 
     /// Has the kernel look a name up again, since it was changed without its doing. Waits for requests
     /// in that directory, so no lock may be held that they wait for.
@@ -224,6 +230,7 @@ pub struct Fs {
     reconcile: reconcile::State,
     verify: verify::State,
     mapped: mapped::Watch,
+    watch: watch::State,
     transport: OnceLock<Box<dyn Transport>>,
     views: views::Views,
     started_ns: i64,
@@ -283,6 +290,7 @@ impl Fs {
             reconcile: reconcile::State::default(),
             verify: verify::State::default(),
             mapped: mapped::Watch::default(),
+            watch: watch::State::default(),
             transport: OnceLock::new(),
             views,
             started_ns,
@@ -394,6 +402,7 @@ impl Fs {
     pub fn shut_down(&self) {
         self.packing.stop(self.store.as_deref());
         self.stop_reconcile();
+        self.stop_watch();
         for file in self.files.all() {
             self.seal_at_end(&file);
         }

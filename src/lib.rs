@@ -23,7 +23,7 @@
 //! | room | what is in it |
 //! | --- | --- |
 //! | [`fuse`] | requests of the kernel: decode, call `fs`, reply; mounting |
-//! | [`fs`] | what each operation does on the backing directory; sessions, seals, the walk; views of the past |
+//! | [`fs`] | what each operation does on the backing directory; sessions, seals, the walk and the watch; views of the past |
 //! | [`catalog`] | the temporal tree in SQLite: one writer, many readers |
 //! | [`store`] | preserved content, by its digest |
 //! | [`content`] | the way from a version to its bytes |

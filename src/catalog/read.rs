@@ -73,6 +73,23 @@ pub struct KnownEntry {
     pub owner: (u32, u32, u32),
 }
 
+const KNOWN_ENTRY: &str =
+    "SELECT e.name, f.id, f.kind, f.ino, f.generation, f.size, f.mtime_ns, f.ctime_ns,
+            f.mode, f.uid, f.gid
+     FROM entry e JOIN file f ON f.id = e.child";
+
+impl KnownEntry {
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: FileId(get_u64(row, 1)?),
+            kind: Kind::from_code(row.get(2)?).unwrap_or(Kind::File),
+            key: InodeKey { ino: get_u64(row, 3)?, generation: get_u64(row, 4)? },
+            stamp: Stamp { size: get_u64(row, 5)?, mtime_ns: row.get(6)?, ctime_ns: row.get(7)? },
+            owner: (row.get(8)?, row.get(9)?, row.get(10)?),
+        })
+    }
+}
+
 /// Totals for `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
@@ -416,27 +433,32 @@ impl Reader {
         &mut self,
         dir: FileId,
     ) -> Result<HashMap<Name, KnownEntry>, CatalogError> {
-        let sql =
-            "SELECT e.name, f.id, f.kind, f.ino, f.generation, f.size, f.mtime_ns, f.ctime_ns,
-                          f.mode, f.uid, f.gid
-                   FROM entry e JOIN file f ON f.id = e.child WHERE e.parent = ?1";
+        let sql = format!("{KNOWN_ENTRY} WHERE e.parent = ?1");
         let entries = self
             .db
-            .prepare_cached(sql)?
+            .prepare_cached(&sql)?
             .query_map([dir.0.cast_signed()], |row| {
-                let stamp =
-                    Stamp { size: get_u64(row, 5)?, mtime_ns: row.get(6)?, ctime_ns: row.get(7)? };
-                let entry = KnownEntry {
-                    id: FileId(get_u64(row, 1)?),
-                    kind: Kind::from_code(row.get(2)?).unwrap_or(Kind::File),
-                    key: InodeKey { ino: get_u64(row, 3)?, generation: get_u64(row, 4)? },
-                    stamp,
-                    owner: (row.get(8)?, row.get(9)?, row.get(10)?),
-                };
-                Ok((row.get::<_, Vec<u8>>(0)?.into(), entry))
+                Ok((row.get::<_, Vec<u8>>(0)?.into(), KnownEntry::from_row(row)?))
             })?
             .collect::<Result<_, _>>()?;
         Ok(entries)
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn known_entry(
+        &self,
+        dir: FileId,
+        name: &[u8],
+    ) -> Result<Option<KnownEntry>, CatalogError> {
+        let sql = format!("{KNOWN_ENTRY} WHERE e.parent = ?1 AND e.name = ?2");
+        Ok(self
+            .db
+            .prepare_cached(&sql)?
+            .query_row(params![dir.0.cast_signed(), name], KnownEntry::from_row)
+            .optional()?)
     }
 
     /// Live regular files whose content is not known, with the paths they have.

@@ -60,6 +60,8 @@ Options for -o (for each NAME=VALUE there is a variable HORACE_NAME, too):
   prune=SPAN, prune=off  prune history that often by itself, or never [default: 1d]
   backup=SPAN, backup=off  copy the catalog that often, or never [default: 1d]
   attr_timeout=SECONDS  let the kernel trust attributes for so long [default: 1]
+  watch=WHEN          find changes around the mount at once: off, auto (where the kernel can) or
+                      on (or do not mount) [default: off]
   api=ADDR:PORT, api=off  serve the HTTP API there, or not at all [default: 127.0.0.1:8000]
   config=FILE         read settings from there [default: /etc/horace/horace.toml]
   nosuid, nodev, noexec, noatime, dirsync, sync, remount  as for any mount

@@ -84,6 +84,15 @@ fn facts(status: &StatusRecord) -> Vec<(&'static str, String)> {
             (false, None) => "no kernel passthrough".into(),
         };
         facts.push(("io", format!("{}, {passthrough}", mount.io)));
+        let watch = &mount.watch;
+        let watched = match &watch.reason {
+            None => format!(
+                "{} names looked at around the mount, {} files read",
+                watch.names, watch.read_files
+            ),
+            Some(reason) => format!("no: {reason}"),
+        };
+        facts.push(("watch", watched));
         facts.push((
             "open",
             format!(

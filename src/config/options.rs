@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::{Access, Api, IoMode, Keep, KernelPassthrough, MountConfig, Occasion, Repeat};
+use super::{Access, Api, IoMode, Keep, KernelPassthrough, MountConfig, Occasion, Repeat, Watch};
 use crate::timespec::Span;
 
 /// What is wrong with a mount option.
@@ -126,6 +126,7 @@ impl MountConfig {
             "attr_timeout" => {
                 self.attr_timeout = parse("attr_timeout", value, "SECONDS", seconds)?;
             }
+            "watch" => self.watch = parse("watch", value, "auto|on|off", watch)?,
             _ if name.starts_with("x-") || IGNORED_WITH_VALUE.contains(&name) => {}
             _ if self.apply_switch(name) || IGNORED.contains(&name) => {
                 if value.is_some() {
@@ -220,6 +221,15 @@ fn passthrough(value: &str) -> Option<KernelPassthrough> {
     }
 }
 
+fn watch(value: &str) -> Option<Watch> {
+    match value {
+        "auto" => Some(Watch::Auto),
+        "on" => Some(Watch::On),
+        "off" => Some(Watch::Off),
+        _ => None,
+    }
+}
+
 fn keep(value: &str) -> Option<Keep> {
     match value {
         "content" => Some(Keep::Content),
@@ -309,6 +319,7 @@ mod tests {
     #[case("attr_timeout=-1", "mount option `attr_timeout` takes SECONDS, not `-1`")]
     #[case("backup=0s", "mount option `backup` takes LENGTH OF TIME|off, not `0s`")]
     #[case("prune=daily", "mount option `prune` takes LENGTH OF TIME|off, not `daily`")]
+    #[case("watch=yes", "mount option `watch` takes auto|on|off, not `yes`")]
     #[case("ro=yes", "mount option `ro` takes no value")]
     fn a_wrong_word_is_named(#[case] words: &str, #[case] message: &str) {
         assert_eq!(with(words).unwrap_err().to_string(), message);

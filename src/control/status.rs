@@ -138,6 +138,9 @@ pub struct MountStatus {
     pub io: String,
     /// Whether the kernel goes to the backing files by itself.
     pub passthrough: Passthrough,
+    /// Whether changes around the mount are found at once.
+    #[serde(default)]
+    pub watch: WatchRecord,
     /// What inodes are found again by: `handles`, or `paths` where the backing filesystem has no
     /// handles that open them.
     pub inodes_by: String,
@@ -163,6 +166,21 @@ pub struct Passthrough {
     pub enabled: bool,
     /// Why not.
     pub reason: Option<String>,
+}
+
+/// Whether changes around the mount are found at once, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WatchRecord {
+    /// Whether they are.
+    pub enabled: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// Names that were looked at.
+    pub names: u64,
+    /// Files that were read.
+    pub read_files: u64,
+    /// How often there was too much at once, and a reconcile followed.
+    pub overflows: u64,
 }
 
 /// How far a comparison of the backing directory with the catalog is.

@@ -13,9 +13,11 @@ use crate::config::{Access, MountConfig};
 use crate::control::wire::{self, PruneCap, PruneMode};
 use crate::control::{
     Host, MountStatus, Passthrough, PruneReport, PruneTotals, ReconcileProgress, ReconcileState,
-    VerifyProgress, VerifyRecord, VerifyRequest,
+    VerifyProgress, VerifyRecord, VerifyRequest, WatchRecord,
 };
-use crate::fs::{Aim, Cut, Fs, Handles, Mark, PackingState, Progress, ProgressState, PruneOrder};
+use crate::fs::{
+    Aim, Cut, Fs, Handles, Mark, PackingState, Progress, ProgressState, PruneOrder, WatchTotals,
+};
 use crate::fuse::session::PassthroughStatus;
 use crate::pruning::Scope;
 use crate::restore::Tree;
@@ -30,8 +32,18 @@ pub(super) struct MountHost {
     pub(super) threads: usize,
     pub(super) started_ns: i64,
     pub(super) passthrough: PassthroughStatus,
+    /// Why changes around the mount are not watched for; `None` if they are.
+    pub(super) unwatched: Option<String>,
     pub(super) asker: Asker,
     pub(super) restorer: Restorer,
+}
+
+impl MountHost {
+    fn watch(&self) -> WatchRecord {
+        let WatchTotals { names, read_files, overflows } = self.fs.watch_totals();
+        let reason = self.unwatched.clone();
+        WatchRecord { enabled: reason.is_none(), reason, names, read_files, overflows }
+    }
 }
 
 impl Host for MountHost {
@@ -51,6 +63,7 @@ impl Host for MountHost {
                 enabled: self.passthrough.enabled,
                 reason: self.passthrough.reason.clone(),
             },
+            watch: self.watch(),
             inodes_by: match self.fs.handles() {
                 Handles::Open => "handles".into(),
                 Handles::Identify | Handles::None => "paths".into(),

@@ -81,17 +81,33 @@ impl Later {
     }
 }
 
+/// What was looked at and read.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) directories: AtomicU64,
+    pub(super) files: AtomicU64,
+    pub(super) read_files: AtomicU64,
+    pub(super) read_bytes: AtomicU64,
+    pub(super) errors: AtomicU64,
+}
+
+impl Counts {
+    fn reset(&self) {
+        for counter in
+            [&self.directories, &self.files, &self.read_files, &self.read_bytes, &self.errors]
+        {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The state of the run, shared between its threads.
 #[derive(Debug, Default)]
 pub(super) struct State {
     running: Mutex<()>,
     stop: AtomicBool,
     active: AtomicBool,
-    pub(super) directories: AtomicU64,
-    pub(super) files: AtomicU64,
-    pub(super) read_files: AtomicU64,
-    pub(super) read_bytes: AtomicU64,
-    pub(super) errors: AtomicU64,
+    pub(super) counts: Counts,
     summary: Mutex<Progress>,
     /// Directories that were moved while a walk was under way.
     moved: Mutex<Vec<DirJob>>,
@@ -115,11 +131,7 @@ impl State {
     }
 
     fn begin(&self, state: ProgressState, expected: u64) {
-        for counter in
-            [&self.directories, &self.files, &self.read_files, &self.read_bytes, &self.errors]
-        {
-            counter.store(0, Ordering::Relaxed);
-        }
+        self.counts.reset();
         let started_ns = crate::clock::now_ns();
         *self.summary.lock() = Progress { state, expected, started_ns, ..Progress::default() };
         self.moved.lock().clear();
@@ -135,11 +147,11 @@ impl State {
 
     fn progress(&self) -> Progress {
         let mut progress = *self.summary.lock();
-        progress.directories = self.directories.load(Ordering::Relaxed);
-        progress.files = self.files.load(Ordering::Relaxed);
-        progress.read_files = self.read_files.load(Ordering::Relaxed);
-        progress.read_bytes = self.read_bytes.load(Ordering::Relaxed);
-        progress.errors = self.errors.load(Ordering::Relaxed);
+        progress.directories = self.counts.directories.load(Ordering::Relaxed);
+        progress.files = self.counts.files.load(Ordering::Relaxed);
+        progress.read_files = self.counts.read_files.load(Ordering::Relaxed);
+        progress.read_bytes = self.counts.read_bytes.load(Ordering::Relaxed);
+        progress.errors = self.counts.errors.load(Ordering::Relaxed);
         progress
     }
 }
@@ -190,7 +202,7 @@ impl Fs {
     }
 
     fn run(&self) -> Result<(), ReconcileError> {
-        let walk = Walk::new(self);
+        let walk = Walk::new(self, &self.reconcile.counts);
         std::thread::scope(|scope| {
             if !self.imported.load(Ordering::Relaxed) {
                 // How long the first run takes, only a count can tell.
@@ -206,18 +218,7 @@ impl Fs {
             }
             walk.run(moved, self.options.readers);
         }
-        let (replaced, missing) = walk.into_later();
-        self.observe_swapped(&replaced)?;
-        for later in replaced {
-            self.check_stop()?;
-            if let Ok(fd) = later.dir.open(self) {
-                self.observe(&fd, later.dir.key, &later.name);
-            }
-        }
-        for later in missing {
-            self.check_stop()?;
-            self.observe_missing(&later);
-        }
+        self.finish_walk(walk)?;
         self.settle_rest()?;
         self.check_stop()?;
         {
@@ -229,6 +230,24 @@ impl Fs {
         self.check_stop()?;
         self.catalog.barrier();
         self.catalog.reconciled();
+        Ok(())
+    }
+
+    /// Tells what only the end of a walk shows: what has been replaced, and then what is gone.
+    pub(super) fn finish_walk(&self, walk: Walk<'_>) -> Result<(), ReconcileError> {
+        let look = walk.look();
+        let (replaced, missing) = walk.into_later();
+        self.observe_swapped(&replaced)?;
+        for later in replaced {
+            self.check_stop()?;
+            if let Ok(fd) = later.dir.open(self) {
+                self.observe_by(look, &fd, later.dir.key, &later.name);
+            }
+        }
+        for later in missing {
+            self.check_stop()?;
+            self.observe_missing(&later);
+        }
         Ok(())
     }
 

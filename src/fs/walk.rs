@@ -16,7 +16,7 @@ use rustix::fs::{Mode, OFlags, RawDir};
 use super::hashing::{Whole, open_to_read, read_marked, untimed};
 use super::lookup::{open_path, read_link};
 use super::node::Node;
-use super::reconcile::Later;
+use super::reconcile::{Counts, Later};
 use super::{Fs, Handles, TICK_NS, identify};
 use crate::catalog::event::{Found, Op, Place};
 use crate::catalog::read::KnownEntry;
@@ -24,7 +24,7 @@ use crate::config::OWN_DIR;
 use crate::sys::Errno;
 use crate::sys::handle::{self as file_handle, FileHandle};
 use crate::sys::stat::{self, Stat};
-use crate::types::{FileId, Inode, InodeKey, Kind, Stamp};
+use crate::types::{FileId, Inode, InodeKey, Kind, Name, Stamp};
 
 /// How often a name that changes while it is looked at is looked at again.
 const ATTEMPTS: usize = 3;
@@ -62,6 +62,28 @@ impl DirJob {
         Some(Self { key: node.key, id: None, handle: node.handle.clone(), path })
     }
 
+    /// A directory by its handle, if it is one that users of the mount may see.
+    pub(super) fn served(fs: &Fs, handle: &FileHandle) -> Option<Self> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = file_handle::open(fs.root.as_fd(), handle, flags).ok()?;
+        let stat = stat::fstat(&fd).ok()?;
+        if fs.is_foreign(&stat) || stat.attr.kind != Kind::Dir {
+            return None;
+        }
+        let path = below(&stat::path_of(&fs.root).ok()?, &stat::path_of(&fd).ok()?)?.to_vec();
+        let first = crate::catalog::components(&path).next();
+        if first == Some(OWN_DIR.as_bytes()) {
+            return None;
+        }
+        let (key, _) = identify(fd.as_fd(), &stat, fs.handles, fs.root_fs.dev).ok()?;
+        Some(Self { key, id: None, handle: Some(handle.clone()), path })
+    }
+
+    /// How many names lead to it from the root.
+    pub(super) fn depth(&self) -> usize {
+        crate::catalog::components(&self.path).count()
+    }
+
     /// A directory in this one, by its name; known to the catalog or not.
     pub(super) fn child(&self, fs: &Fs, name: &[u8]) -> Option<Self> {
         let dir = self.open(fs).ok()?;
@@ -90,9 +112,35 @@ impl DirJob {
     }
 }
 
+/// When the content of a file is read that has a name where the catalog knows none, or other times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Always: nobody knows what happened to it.
+    Always,
+    /// If it does not have the size and the modification time of its digest: it is known that it was not
+    /// written.
+    IfChanged,
+}
+
+/// How names are looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look<'c> {
+    pub(super) counts: &'c Counts,
+    pub(super) reading: Reading,
+}
+
+/// A name to look at.
+pub(super) struct Wanted {
+    pub(super) name: Name,
+    pub(super) reading: Reading,
+    /// What is below it has to be looked at, too, if it is a directory.
+    pub(super) is_tree: bool,
+}
+
 /// One walk.
 pub(super) struct Walk<'fs> {
     fs: &'fs Fs,
+    counts: &'fs Counts,
     trusted_until_ns: i64,
     started_ns: i64,
     jobs: Mutex<Jobs>,
@@ -108,9 +156,10 @@ struct Jobs {
 }
 
 impl<'fs> Walk<'fs> {
-    pub(super) fn new(fs: &'fs Fs) -> Self {
+    pub(super) fn new(fs: &'fs Fs, counts: &'fs Counts) -> Self {
         Self {
             fs,
+            counts,
             trusted_until_ns: fs.trusted_until_ns(),
             started_ns: fs.started_ns,
             jobs: Mutex::default(),
@@ -118,6 +167,11 @@ impl<'fs> Walk<'fs> {
             replaced: Mutex::default(),
             missing: Mutex::default(),
         }
+    }
+
+    /// How it looks at names of which it knows nothing more.
+    pub(super) fn look(&self) -> Look<'fs> {
+        Look { counts: self.counts, reading: Reading::Always }
     }
 
     /// Names whose inode was replaced, and names that were not found.
@@ -155,10 +209,10 @@ impl<'fs> Walk<'fs> {
                     self.wake.wait(&mut jobs);
                 }
             };
-            if let Err(error) = self.look(&job) {
+            if let Err(error) = self.look_into(&job) {
                 let path = String::from_utf8_lossy(&job.path).into_owned();
                 tracing::debug!(%error, path, "directory left out of the walk");
-                self.fs.reconcile.errors.fetch_add(1, Ordering::Relaxed);
+                self.counts.errors.fetch_add(1, Ordering::Relaxed);
             }
             self.jobs.lock().active -= 1;
             self.wake.notify_all();
@@ -171,7 +225,7 @@ impl<'fs> Walk<'fs> {
     }
 
     /// Compares one directory.
-    fn look(&self, job: &DirJob) -> Result<(), super::reconcile::ReconcileError> {
+    fn look_into(&self, job: &DirJob) -> Result<(), super::reconcile::ReconcileError> {
         let fs = self.fs;
         let dir = job.open(fs)?;
         let id = match job.id {
@@ -182,7 +236,7 @@ impl<'fs> Walk<'fs> {
             Some(id) => fs.catalog.read_committed(|reader| reader.known_entries(id))?,
             None => Default::default(),
         };
-        fs.reconcile.directories.fetch_add(1, Ordering::Relaxed);
+        self.counts.directories.fetch_add(1, Ordering::Relaxed);
         let mut buffer = vec![MaybeUninit::<u8>::uninit(); 32 * 1024];
         let mut entries = RawDir::new(&dir, &mut buffer);
         while let Some(entry) = entries.next() {
@@ -195,14 +249,18 @@ impl<'fs> Walk<'fs> {
             if fs.reconcile.stopped() {
                 return Ok(());
             }
-            fs.reconcile.files.fetch_add(1, Ordering::Relaxed);
+            self.counts.files.fetch_add(1, Ordering::Relaxed);
             let known = known.remove(bytes);
             match stat::lstat_at(dir.as_fd(), name) {
-                Ok(stat) => self.compare(job, &dir, name, &stat, known),
+                Ok(stat) if stat.attr.kind == Kind::Dir => {
+                    let below = self.compare_dir(job, &dir, bytes, &stat, known);
+                    below.into_iter().for_each(|job| self.add(job));
+                }
+                Ok(stat) => self.compare(self.look(), job, &dir, name, &stat, known),
                 // Gone since it was listed: an operation of the mount tells, or the next walk.
                 Err(Errno::NOENT) => {}
                 Err(_) => {
-                    fs.reconcile.errors.fetch_add(1, Ordering::Relaxed);
+                    self.counts.errors.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
@@ -215,9 +273,56 @@ impl<'fs> Walk<'fs> {
         Ok(())
     }
 
-    /// Compares one name.
+    /// Compares some names of a directory, and what is below those that are new.
+    pub(super) fn look_at(
+        &self,
+        job: &DirJob,
+        names: &[Wanted],
+    ) -> Result<(), super::reconcile::ReconcileError> {
+        let fs = self.fs;
+        let dir = job.open(fs)?;
+        let id = fs.catalog.read(|reader| reader.by_inode(job.key))?.map(|node| node.id);
+        if id.is_none() && !fs.imported.load(Ordering::Relaxed) {
+            // The first walk is yet to come here.
+            return Ok(());
+        }
+        for wanted in names.iter().filter(|wanted| job.serves(&wanted.name)) {
+            if fs.reconcile.stopped() {
+                return Ok(());
+            }
+            let Ok(name) = CString::new(&*wanted.name) else { continue };
+            self.counts.files.fetch_add(1, Ordering::Relaxed);
+            let known = match id {
+                Some(id) => fs.catalog.read_committed(|r| r.known_entry(id, &wanted.name))?,
+                None => None,
+            };
+            match stat::lstat_at(dir.as_fd(), &name) {
+                Ok(stat) if stat.attr.kind == Kind::Dir => {
+                    let below = self.compare_dir(job, &dir, &wanted.name, &stat, known);
+                    let below = below.filter(|job| wanted.is_tree || job.id.is_none());
+                    self.run(below.into_iter().collect(), 1);
+                }
+                Ok(stat) => {
+                    let look = Look { reading: wanted.reading, ..self.look() };
+                    self.compare(look, job, &dir, &name, &stat, known);
+                }
+                Err(Errno::NOENT) => self.missing.lock().extend(known.map(|known| Later {
+                    dir: job.clone(),
+                    name: wanted.name.to_vec(),
+                    key: known.key,
+                })),
+                Err(_) => {
+                    self.counts.errors.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares one name of what is no directory.
     fn compare(
         &self,
+        look: Look<'_>,
         job: &DirJob,
         dir: &OwnedFd,
         name: &CStr,
@@ -226,17 +331,11 @@ impl<'fs> Walk<'fs> {
     ) {
         let fs = self.fs;
         let bytes = name.to_bytes();
-        if fs.is_foreign(stat) {
-            let mut path = job.path.clone();
-            join(&mut path, bytes);
-            fs.refuse_path(path);
+        if self.refuses(job, bytes, stat) {
             return;
         }
-        if stat.attr.kind == Kind::Dir {
-            return self.compare_dir(job, dir, bytes, stat, known);
-        }
         let Some(known) = known else {
-            return fs.observe(dir, job.key, bytes);
+            return fs.observe_by(look, dir, job.key, bytes);
         };
         let same_inode = known.key.ino == stat.attr.ino && known.kind == stat.attr.kind;
         if same_inode && self.is_unchanged(&known, stat) {
@@ -247,9 +346,21 @@ impl<'fs> Walk<'fs> {
             self.replaced.lock().push(Later { dir: job.clone(), name, key: known.key });
             return;
         }
-        fs.observe(dir, job.key, bytes);
+        fs.observe_by(look, dir, job.key, bytes);
     }
 
+    /// Whether another filesystem has the name.
+    fn refuses(&self, job: &DirJob, name: &[u8], stat: &Stat) -> bool {
+        let foreign = self.fs.is_foreign(stat);
+        if foreign {
+            let mut path = job.path.clone();
+            join(&mut path, name);
+            self.fs.refuse_path(path);
+        }
+        foreign
+    }
+
+    /// Compares a directory itself, and returns it to be looked into.
     fn compare_dir(
         &self,
         job: &DirJob,
@@ -257,24 +368,27 @@ impl<'fs> Walk<'fs> {
         name: &[u8],
         stat: &Stat,
         known: Option<KnownEntry>,
-    ) {
+    ) -> Option<DirJob> {
         let fs = self.fs;
+        if self.refuses(job, name, stat) {
+            return None;
+        }
         let found = open_path(dir.as_fd(), name).and_then(|fd| {
             let stat = stat::fstat(&fd)?;
             identify(fd.as_fd(), &stat, fs.handles, fs.root_fs.dev)
         });
         let Ok((key, handle)) = found else {
-            fs.reconcile.errors.fetch_add(1, Ordering::Relaxed);
-            return;
+            self.counts.errors.fetch_add(1, Ordering::Relaxed);
+            return None;
         };
         let owner = (stat.attr.mode, stat.attr.uid, stat.attr.gid);
         let known = known.filter(|known| known.key == key && known.kind == Kind::Dir);
         if known.is_none_or(|known| known.owner != owner) {
-            fs.observe(dir, job.key, name);
+            fs.observe_by(self.look(), dir, job.key, name);
         }
         let mut path = job.path.clone();
         join(&mut path, name);
-        self.add(DirJob { key, id: known.map(|known| known.id), handle, path });
+        Some(DirJob { key, id: known.map(|known| known.id), handle, path })
     }
 
     /// Whether inode, size and times are those that the catalog's digest stands for, and old enough to be
@@ -292,6 +406,15 @@ impl<'fs> Walk<'fs> {
     }
 }
 
+/// A path from the directory `top`, if it is below it; both absolute.
+fn below<'p>(top: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
+    let rest = path.strip_prefix(top)?;
+    match rest.strip_prefix(b"/") {
+        Some(rest) => Some(rest),
+        None => (rest.is_empty() || top == b"/").then_some(rest),
+    }
+}
+
 fn join(path: &mut Vec<u8>, name: &[u8]) {
     if !path.is_empty() {
         path.push(b'/');
@@ -303,9 +426,14 @@ impl Fs {
     /// Looks at one name, reads what it stands for, and tells the catalog, unless an operation of the
     /// mount is about to.
     pub(super) fn observe(&self, dir: &OwnedFd, parent: InodeKey, name: &[u8]) {
+        let look = Look { counts: &self.reconcile.counts, reading: Reading::Always };
+        self.observe_by(look, dir, parent, name);
+    }
+
+    pub(super) fn observe_by(&self, look: Look<'_>, dir: &OwnedFd, parent: InodeKey, name: &[u8]) {
         let Ok(c_name) = CString::new(name) else { return };
         for _ in 0..ATTEMPTS {
-            let Ok((inode, found)) = self.examine(dir, name) else { return };
+            let Ok((inode, found)) = self.examine(look, dir, name) else { return };
             self.catalog.wait_for_room();
             let _tree = self.tree.write();
             let Ok(now) = stat::lstat_at(dir.as_fd(), &c_name) else { return };
@@ -329,7 +457,20 @@ impl Fs {
         self.catalog.read_committed(|reader| reader.known_size(key)).ok().flatten()
     }
 
-    fn examine(&self, dir: &OwnedFd, name: &[u8]) -> Result<(Inode, Found), Errno> {
+    /// Whether the catalog has a digest for a file of this size and modification time, or somebody is
+    /// about to tell one.
+    fn has_digest(&self, inode: &Inode) -> bool {
+        if self.nodes.find_anywhere(inode.key).is_some_and(|node| is_busy(&node)) {
+            return true;
+        }
+        let known = self.catalog.read_committed(|reader| reader.by_inode(inode.key));
+        known.ok().flatten().is_some_and(|known| {
+            known.hash.is_some()
+                && (known.size, known.mtime_ns) == (inode.attr.size, inode.attr.mtime.as_ns())
+        })
+    }
+
+    fn examine(&self, look: Look<'_>, dir: &OwnedFd, name: &[u8]) -> Result<(Inode, Found), Errno> {
         let fd = open_path(dir.as_fd(), name)?;
         let stat = stat::fstat(&fd)?;
         if self.is_foreign(&stat) {
@@ -339,12 +480,15 @@ impl Fs {
         let unread = Inode { key, attr: stat.attr };
         match stat.attr.kind {
             Kind::Symlink => Ok((unread, Found::Target(read_link(fd.as_fd())?))),
+            Kind::File if look.reading == Reading::IfChanged && self.has_digest(&unread) => {
+                Ok((unread, Found::Unread))
+            }
             Kind::File => {
                 let reader = open_to_read(&fd).inspect_err(|_| {
-                    self.reconcile.errors.fetch_add(1, Ordering::Relaxed);
+                    look.counts.errors.fetch_add(1, Ordering::Relaxed);
                 })?;
-                self.reconcile.read_files.fetch_add(1, Ordering::Relaxed);
-                self.reconcile.read_bytes.fetch_add(stat.attr.size, Ordering::Relaxed);
+                look.counts.read_files.fetch_add(1, Ordering::Relaxed);
+                look.counts.read_bytes.fetch_add(stat.attr.size, Ordering::Relaxed);
                 let mark = self.known_size(key).filter(|size| *size < stat.attr.size);
                 for _ in 0..ATTEMPTS {
                     let read = read_marked(reader.as_fd(), None, mark, &|| false)?;

@@ -69,6 +69,12 @@ impl Transport for Notifications {
         }
     }
 
+    fn forget_content(&self, node: NodeId) {
+        if let Err(error) = self.0.inval_inode(fuser::INodeNo(node.0), 0, 0) {
+            tracing::debug!(%error, "the kernel keeps the content of an inode");
+        }
+    }
+
     fn forget_name(&self, parent: NodeId, name: &[u8]) {
         use std::os::unix::ffi::OsStrExt;
         let name = std::ffi::OsStr::from_bytes(name);

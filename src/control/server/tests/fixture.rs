@@ -39,6 +39,7 @@ impl Host for FakeHost {
             uptime_s: 1,
             io: "auto".into(),
             passthrough: Passthrough { enabled: false, reason: Some("fake".into()) },
+            watch: crate::control::WatchRecord::default(),
             inodes_by: "handles".into(),
             threads: 2,
             open_files: 0,
