@@ -57,7 +57,7 @@ pub use verify::Head;
 pub use views::{Glimpse, LiveHead, Rights, VersionFacts};
 pub use xattrs::XattrsAt;
 
-use crate::types::Seq;
+use crate::types::{InodeKey, Seq};
 use event::{Event, Op};
 use queue::Queue;
 
@@ -161,6 +161,8 @@ pub struct Past {
     pub trusted_until_ns: i64,
     /// What boot and mount of the backing filesystem the last run was of.
     pub incarnation: Option<i64>,
+    /// The inode of the backing directory, if there was a run.
+    pub root: Option<InodeKey>,
 }
 
 /// Figures for `status`.

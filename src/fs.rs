@@ -220,6 +220,9 @@ pub struct Fs {
     may_lack_bytes: bool,
     /// The catalog may be older than the store: a backup that has just been put in its place.
     is_rebuilt: bool,
+    /// The backing directory is another inode than in the last run: a snapshot or a backup that has been put
+    /// in its place, whose inodes may have the numbers of others.
+    is_other_tree: bool,
     /// Mappings do not update times on this filesystem (tmpfs).
     silent_mappings: bool,
     /// Two changes in a row may leave the same times.
@@ -261,6 +264,7 @@ impl Fs {
         let incarnation = incarnation(root.as_fd())?;
         let may_lack_bytes = past.incarnation != Some(incarnation);
         let is_rebuilt = past.incarnation.is_none() && past.imported;
+        let is_other_tree = past.root.is_some_and(|root| root != key);
         let views = views::Views::new(root.as_fd(), contents, started_ns);
         let thread_error = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN);
         let fs = Arc::new_cyclic(|weak| Self {
@@ -271,6 +275,7 @@ impl Fs {
             imported: AtomicBool::new(past.imported),
             may_lack_bytes,
             is_rebuilt,
+            is_other_tree,
             catalog,
             store,
             keeper: keeper::Keeper::default(),

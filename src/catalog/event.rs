@@ -324,6 +324,8 @@ pub enum Op {
 pub enum Found {
     /// Nothing: only the name and the attributes count.
     Unread,
+    /// The same of a directory, when it is known that whatever had its name before is nowhere else.
+    Heir,
     /// The digest of a regular file that did not change while it was read, and what it begins with if
     /// it may have grown.
     Content(ContentHash, Option<Prefix>),

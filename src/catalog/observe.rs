@@ -1,7 +1,7 @@
 //! What a walk over the backing directory means for the temporal tree.
 //!
 //! Owns the rules for what was found rather than seen happening: a known inode at a new name has
-//! moved, an unknown one at a known name has replaced it, a name without an inode is gone. All of
+//! moved, an unknown one at a known name has replaced it and goes on with its history, a name without an inode is gone. All of
 //! them may be applied twice without harm. What they reveal gets the origin of the observation.
 
 use super::apply::{Apply, may_continue};
@@ -44,10 +44,15 @@ impl Apply<'_, '_> {
                 self.confirm_again(inode, found, origin)
             }
             (None, Some(entry)) => {
-                let taken = self.rows.file(entry.child)?;
+                let mut taken = self.rows.file(entry.child)?;
                 let file = Kind::File;
                 if taken.kind == file && inode.attr.kind == file && taken.links == 1 {
                     return self.continue_as(taken, inode, found, origin);
+                }
+                if taken.kind == Kind::Dir && *found == Found::Heir {
+                    // Restored from a backup or a snapshot, or made anew.
+                    taken.key = inode.key;
+                    return self.take_attr(&mut taken, inode);
                 }
                 self.displace(parent.id, &at.name, entry)?;
                 self.appear(parent.id, at, inode, found, origin)
@@ -139,7 +144,7 @@ impl Apply<'_, '_> {
             Found::Content(hash, prefix) => {
                 self.found_content(taken, inode, (*hash, *prefix), origin)
             }
-            Found::Unread | Found::Target(_) => {
+            Found::Unread | Found::Heir | Found::Target(_) => {
                 self.unknown("continue_as");
                 Ok(())
             }
@@ -167,7 +172,7 @@ impl Apply<'_, '_> {
                 self.rows.put(file);
             }
             Found::Target(target) => self.rows.insert_target(file.id, target)?,
-            Found::Unread => {}
+            Found::Unread | Found::Heir => {}
         }
         self.record_with(ChangeOp::Create, file.id, None, number)
     }

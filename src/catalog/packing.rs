@@ -178,6 +178,17 @@ impl Reader {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// The one of them that came last.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn newest_object(&self) -> Result<Option<ContentHash>, CatalogError> {
+        let sql = "SELECT sha256, size FROM object WHERE packed = 0
+                   ORDER BY stored_ns DESC LIMIT 1";
+        let newest = self.db.prepare_cached(sql)?.query_row([], object_from_row).optional()?;
+        Ok(newest.map(|(hash, _)| hash))
+    }
+
     /// How much is kept. Costs nothing.
     ///
     /// # Errors

@@ -157,7 +157,15 @@ impl Reader {
         let was_orderly = stopped != Some(0);
         let imported = self.meta(IMPORTED)? == Some(1);
         let incarnation = self.meta(INCARNATION)?;
-        Ok(Past { imported, was_orderly, trusted_until_ns, incarnation })
+        let root = self
+            .db
+            .query_row(
+                "SELECT ino, generation FROM file WHERE id = ?1",
+                [FileId::ROOT.0.cast_signed()],
+                |row| Ok(InodeKey { ino: get_u64(row, 0)?, generation: get_u64(row, 1)? }),
+            )
+            .optional()?;
+        Ok(Past { imported, was_orderly, trusted_until_ns, incarnation, root })
     }
 
     pub(super) fn meta<T: rusqlite::types::FromSql>(

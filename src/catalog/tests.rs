@@ -652,3 +652,24 @@ fn changes_name_the_paths_before_and_after() {
     assert_eq!(changes[1].writer.as_ref().unwrap().comm.as_ref(), b"test");
     assert_eq!(changes[1].version, Some((1, 10, Some(hash(1)))));
 }
+
+#[test]
+fn a_directory_in_the_place_of_one_that_is_nowhere_else_goes_on_with_its_history() {
+    let mut world = World::new();
+    world.create_in(ROOT, "d", 20, Kind::Dir);
+    world.create_in(key(20), "f", 21, Kind::File);
+    world.seal(21, 1);
+    let ids = ["d", "d/f"].map(|path| world.id(path));
+    let restored = world.inode(30, Kind::Dir);
+    world.observe(ROOT, "d", restored, Found::Heir);
+    let file = world.inode(31, Kind::File);
+    world.observe(key(30), "f", file, Found::Content(hash(2), None));
+    assert_eq!(["d", "d/f"].map(|path| world.id(path)), ids);
+    assert_eq!(world.log("d/f"), [1, 2]);
+    // What may still turn up elsewhere only loses its name.
+    let other = world.inode(40, Kind::Dir);
+    world.observe(ROOT, "d", other, Found::Unread);
+    world.observe(ROOT, "aside", restored, Found::Unread);
+    assert_eq!(["aside", "aside/f"].map(|path| world.id(path)), ids);
+    assert_ne!(world.id("d"), ids[0]);
+}

@@ -394,7 +394,7 @@ impl Fs {
                 }
             }
         }
-        if self.is_rebuilt
+        if (self.is_rebuilt || self.is_other_tree || self.lacks_the_newest(store))
             && let Err(error) = self.compare_with_store(store)
         {
             tracing::warn!(%error, "cannot compare the catalog with the store");
@@ -406,8 +406,20 @@ impl Fs {
         }
     }
 
-    /// Brings a catalog that is older than the store together with it: what was given up since then is
-    /// gone, what was packed is found there.
+    /// Whether the store is older than the catalog, as after a rollback of the backing directory when the
+    /// catalog lies elsewhere: the content that was kept last is not there.
+    fn lacks_the_newest(&self, store: &Store) -> bool {
+        let newest = self.catalog.read(|reader: &mut Reader| reader.newest_object());
+        newest
+            .unwrap_or_else(|error: CatalogError| {
+                tracing::warn!(%error, "cannot tell what was kept last");
+                None
+            })
+            .is_some_and(|hash| matches!(store.open_object(hash), Err(Errno::NOENT)))
+    }
+
+    /// Brings a catalog and a store together of which one is older: what was given up or not yet kept then
+    /// is gone, what was packed is found there.
     fn compare_with_store(&self, store: &Store) -> Result<(), CatalogError> {
         const PAGE: u32 = 1000;
         let _giving = self.keeper.giving.lock();

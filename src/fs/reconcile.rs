@@ -6,7 +6,8 @@
 //!
 //! # Order
 //! Names that are where they were, or new, are told during the walk. What needs the whole picture waits
-//! for its end: a name that another inode has now (the old one may turn up elsewhere), directories that
+//! for its end: a name that another inode has now (the old one may turn up elsewhere), with what is below
+//! it if it is a directory, directories that
 //! were moved while the walk went on, names that were not found, files whose content is still
 //! unknown. A crash at any point loses only the rest of the run; the next start begins a new one.
 
@@ -212,11 +213,12 @@ impl Fs {
         });
         loop {
             self.check_stop()?;
-            let moved = std::mem::take(&mut *self.reconcile.moved.lock());
-            if moved.is_empty() {
+            let mut jobs = std::mem::take(&mut *self.reconcile.moved.lock());
+            jobs.extend(walk.take_replaced_dirs());
+            if jobs.is_empty() {
                 break;
             }
-            walk.run(moved, self.options.readers);
+            walk.run(jobs, self.options.readers);
         }
         self.finish_walk(walk)?;
         self.settle_rest()?;

@@ -127,6 +127,8 @@ pub(super) enum Reading {
 pub(super) struct Look<'c> {
     pub(super) counts: &'c Counts,
     pub(super) reading: Reading,
+    /// Everything else has been looked at: what had a name before and was not found is nowhere.
+    pub(super) is_late: bool,
 }
 
 /// A name to look at.
@@ -146,6 +148,7 @@ pub(super) struct Walk<'fs> {
     jobs: Mutex<Jobs>,
     wake: Condvar,
     replaced: Mutex<Vec<Later>>,
+    replaced_dirs: Mutex<Vec<Later>>,
     missing: Mutex<Vec<Later>>,
 }
 
@@ -165,13 +168,14 @@ impl<'fs> Walk<'fs> {
             jobs: Mutex::default(),
             wake: Condvar::new(),
             replaced: Mutex::default(),
+            replaced_dirs: Mutex::default(),
             missing: Mutex::default(),
         }
     }
 
     /// How it looks at names of which it knows nothing more.
     pub(super) fn look(&self) -> Look<'fs> {
-        Look { counts: self.counts, reading: Reading::Always }
+        Look { counts: self.counts, reading: Reading::Always, is_late: false }
     }
 
     /// Names whose inode was replaced, and names that were not found.
@@ -188,6 +192,19 @@ impl<'fs> Walk<'fs> {
             }
             self.work();
         });
+    }
+
+    /// Tells of the directories that have the names of others, now that these would have been found
+    /// elsewhere, and returns them to be looked into.
+    pub(super) fn take_replaced_dirs(&self) -> Vec<DirJob> {
+        let replaced = std::mem::take(&mut *self.replaced_dirs.lock());
+        let look = Look { is_late: true, ..self.look() };
+        let found = replaced.into_iter().filter_map(|later| {
+            let dir = later.dir.open(self.fs).ok()?;
+            self.fs.observe_by(look, &dir, later.dir.key, &later.name);
+            later.dir.child(self.fs, &later.name)
+        });
+        found.collect()
     }
 
     fn work(&self) {
@@ -337,7 +354,9 @@ impl<'fs> Walk<'fs> {
         let Some(known) = known else {
             return fs.observe_by(look, dir, job.key, bytes);
         };
-        let same_inode = known.key.ino == stat.attr.ino && known.kind == stat.attr.kind;
+        let same_inode = known.key.ino == stat.attr.ino
+            && known.kind == stat.attr.kind
+            && (!fs.is_other_tree || fs.has_name(dir, bytes, known.key));
         if same_inode && self.is_unchanged(&known, stat) {
             return;
         }
@@ -382,7 +401,12 @@ impl<'fs> Walk<'fs> {
             return None;
         };
         let owner = (stat.attr.mode, stat.attr.uid, stat.attr.gid);
-        let known = known.filter(|known| known.key == key && known.kind == Kind::Dir);
+        let known = known.filter(|known| known.kind == Kind::Dir);
+        if let Some(known) = known.filter(|known| known.key != key) {
+            let later = Later { dir: job.clone(), name: name.to_vec(), key: known.key };
+            self.replaced_dirs.lock().push(later);
+            return None;
+        }
         if known.is_none_or(|known| known.owner != owner) {
             fs.observe_by(self.look(), dir, job.key, name);
         }
@@ -426,7 +450,8 @@ impl Fs {
     /// Looks at one name, reads what it stands for, and tells the catalog, unless an operation of the
     /// mount is about to.
     pub(super) fn observe(&self, dir: &OwnedFd, parent: InodeKey, name: &[u8]) {
-        let look = Look { counts: &self.reconcile.counts, reading: Reading::Always };
+        let look =
+            Look { counts: &self.reconcile.counts, reading: Reading::Always, is_late: false };
         self.observe_by(look, dir, parent, name);
     }
 
@@ -447,6 +472,15 @@ impl Fs {
             self.push_observed(Op::Observe { at, inode, found, origin: self.origin() });
             return;
         }
+    }
+
+    /// Whether exactly this inode has a name.
+    fn has_name(&self, dir: &OwnedFd, name: &[u8], key: InodeKey) -> bool {
+        let found = open_path(dir.as_fd(), name).and_then(|fd| {
+            let stat = stat::fstat(&fd)?;
+            identify(fd.as_fd(), &stat, self.handles, self.root_fs.dev)
+        });
+        found.is_ok_and(|(found, _)| found == key)
     }
 
     /// How far a file can be what the catalog knows of it.
@@ -499,6 +533,7 @@ impl Fs {
                 }
                 Ok((unread, Found::Unread))
             }
+            Kind::Dir if look.is_late => Ok((unread, Found::Heir)),
             _ => Ok((unread, Found::Unread)),
         }
     }

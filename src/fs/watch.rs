@@ -382,7 +382,13 @@ impl Fs {
                 result => result?,
             }
         }
-        self.finish_walk(walk)
+        loop {
+            let replaced = walk.take_replaced_dirs();
+            if replaced.is_empty() {
+                return self.finish_walk(walk);
+            }
+            walk.run(replaced, 1);
+        }
     }
 
     /// The names of an inode that was changed without one, if somebody should look: it was opened by a

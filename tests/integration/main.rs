@@ -40,6 +40,7 @@ mod resources;
 mod restart;
 mod restore;
 mod rights;
+mod rollback;
 mod saves;
 mod scale;
 mod stress;
