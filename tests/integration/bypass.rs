@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rstest::rstest;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::disk::Disk;
@@ -276,6 +277,27 @@ fn a_storm_around_the_mount_ends_true() {
     });
     let external = |path: &str| mounted.log_of(path)[0]["origin"] == "external";
     assert!(external("d1/f1") && external("e3/f1000") && external("d20/f1000"));
+}
+
+#[test]
+fn more_than_the_kernel_keeps_is_left_to_a_reconcile() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::watched("", None);
+    let reconciled = mounted.last_reconcile();
+    let daemon = Pid::from_raw(mounted.pid().cast_signed()).unwrap();
+    kill_process(daemon, Signal::STOP).unwrap();
+    // The kernel keeps 16,384 events, as a rule.
+    script_in(&mounted.backing, "mkdir d; for f in $(seq 20000); do echo $f > d/f$f; done");
+    kill_process(daemon, Signal::CONT).unwrap();
+    mounted.wait_up_to(Duration::from_secs(120), "reconcile", || {
+        let status = mounted.status();
+        status["watch"]["overflows"].as_u64().unwrap() > 0
+            && status["reconcile"]["started_ns"] != reconciled
+            && status["reconcile"]["state"] == "done"
+    });
+    mounted.wait_until_true();
 }
 
 /// A mixed workload through the mount.
