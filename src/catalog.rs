@@ -20,6 +20,7 @@ mod history;
 mod marks;
 mod observe;
 mod packing;
+mod place;
 mod preserve;
 mod queue;
 pub mod read;
@@ -59,6 +60,7 @@ pub use xattrs::XattrsAt;
 
 use crate::types::{InodeKey, Seq};
 use event::{Event, Op};
+use place::Place;
 use queue::Queue;
 
 /// Name of the database file in the state directory.
@@ -117,6 +119,14 @@ pub enum CatalogError {
 }
 
 impl CatalogError {
+    /// What is wrong and why, in one line.
+    fn with_cause(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
+
     fn open(path: &Path, source: rusqlite::Error) -> Self {
         Self::Open { path: path.into(), source }
     }
@@ -132,6 +142,9 @@ struct Health {
 struct HealthState {
     degraded: Option<String>,
     wants_reconcile: bool,
+    /// Which files are open, and how often they were written again.
+    place: Option<Place>,
+    generation: u64,
 }
 
 impl Health {
@@ -142,6 +155,21 @@ impl Health {
         }
         inner.degraded = Some(reason);
         inner.wants_reconcile = true;
+    }
+
+    /// Notes which files are open from now on; who has others open must open these.
+    fn begin(&self, place: Place) {
+        let mut inner = self.inner.lock();
+        inner.place = Some(place);
+        inner.generation += 1;
+    }
+
+    fn place(&self) -> Place {
+        self.inner.lock().place.unwrap_or(Place::NONE)
+    }
+
+    fn generation(&self) -> u64 {
+        self.inner.lock().generation
     }
 
     fn want_reconcile(&self) {
@@ -181,7 +209,8 @@ pub struct Catalog {
     path: PathBuf,
     queue: Arc<Queue>,
     health: Arc<Health>,
-    readers: Mutex<Vec<Reader>>,
+    /// Free connections, each with the generation of the files that it has open.
+    readers: Mutex<Vec<(u64, Reader)>>,
     threads: Mutex<Option<(JoinHandle<()>, checkpoint::Checkpointer)>>,
     past: Past,
 }
@@ -209,7 +238,8 @@ impl Catalog {
             .name("catalog".into())
             .spawn(move || writer.run())
             .map_err(CatalogError::Thread)?;
-        let checkpointer = checkpoint::Checkpointer::start(&path)?;
+        let checkpointer =
+            checkpoint::Checkpointer::start(&path, Arc::clone(&queue), Arc::clone(&health))?;
         Ok(Self {
             path,
             queue,
@@ -276,15 +306,17 @@ impl Catalog {
         query: impl FnOnce(&mut Reader) -> Result<T, E>,
     ) -> Result<T, E> {
         const KEPT: usize = 4;
-        let pooled = self.readers.lock().pop();
+        let generation = self.health.generation();
+        let pooled = self.readers.lock().pop().filter(|(of, _)| *of == generation);
         let mut reader = match pooled {
-            Some(reader) => reader,
-            None => Reader::open(&self.path)?,
+            Some((_, reader)) => reader,
+            None => Reader::open(&self.path)
+                .inspect_err(|error| self.health.fail(error.with_cause()))?,
         };
         let result = query(&mut reader);
         let mut readers = self.readers.lock();
         if result.is_ok() && readers.len() < KEPT {
-            readers.push(reader);
+            readers.push((generation, reader));
         }
         result
     }

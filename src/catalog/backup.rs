@@ -143,6 +143,16 @@ fn copy(
     to: &Path,
     mark: impl FnOnce(&Connection) -> rusqlite::Result<()>,
 ) -> Result<(), BackupError> {
+    let source = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    give_name(&write_copy(&source, dir, mark)?, to)
+}
+
+/// Writes a copy that has no name yet.
+fn write_copy(
+    source: &Connection,
+    dir: &Path,
+    mark: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> Result<PathBuf, BackupError> {
     let unfinished = dir.join(UNFINISHED);
     for suffix in ["", "-wal", "-shm", "-journal"] {
         let left = dir.join(format!("{UNFINISHED}{suffix}"));
@@ -151,10 +161,9 @@ fn copy(
             _ => {}
         }
     }
-    let source = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let mut db = Connection::open(&unfinished)?;
     // -1 is everything: what is copied in several steps begins anew with each change.
-    Copying::new(&source, &mut db)?.step(-1)?;
+    Copying::new(source, &mut db)?.step(-1)?;
     mark(&db)?;
     db.pragma_update(None, "journal_mode", "delete")?;
     drop(db);
@@ -162,8 +171,23 @@ fn copy(
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     file.set_permissions(private).map_err(at(&unfinished))?;
     file.sync_all().map_err(at(&unfinished))?;
-    fs::rename(&unfinished, to).map_err(at(to))?;
+    Ok(unfinished)
+}
+
+/// Gives a whole copy its name.
+fn give_name(unfinished: &Path, to: &Path) -> Result<(), BackupError> {
+    fs::rename(unfinished, to).map_err(at(to))?;
+    let dir = to.parent().unwrap_or(Path::new("."));
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))
+}
+
+/// Writes a catalog whose files are not in their place any more there again, from who has it open.
+/// What else is there goes aside.
+pub(super) fn write_again(db: &Connection, path: &Path, now_ns: i64) -> Result<(), BackupError> {
+    let state_dir = path.parent().unwrap_or(Path::new("."));
+    let unfinished = write_copy(db, state_dir, |_| Ok(()))?;
+    put_aside(state_dir, now_ns)?;
+    give_name(&unfinished, path)
 }
 
 /// Why a backup cannot be used.

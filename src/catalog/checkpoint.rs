@@ -10,9 +10,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
-use super::CatalogError;
+use super::queue::Queue;
+use super::{CatalogError, Health};
 
 /// How often the log is looked at.
 const EVERY: Duration = Duration::from_millis(500);
@@ -28,13 +29,16 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(super) fn start(path: &Path) -> Result<Self, CatalogError> {
-        let db = Connection::open(path).map_err(|source| CatalogError::open(path, source))?;
+    pub(super) fn start(
+        path: &Path,
+        queue: Arc<Queue>,
+        health: Arc<Health>,
+    ) -> Result<Self, CatalogError> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let (path, signal) = (path.to_path_buf(), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("checkpoint".into())
-            .spawn(move || run(&db, &path, &signal))
+            .spawn(move || run(&path, &queue, &health, &signal))
             .map_err(CatalogError::Thread)?;
         Ok(Self { stop, thread })
     }
@@ -48,17 +52,28 @@ impl Checkpointer {
     }
 }
 
-fn run(db: &Connection, path: &Path, (stopped, signal): &(Mutex<bool>, Condvar)) {
+fn run(path: &Path, queue: &Queue, health: &Health, (stopped, signal): &(Mutex<bool>, Condvar)) {
     let mut last = 0;
     let mut stopped = stopped.lock();
     while !*stopped {
         signal.wait_for(&mut stopped, EVERY);
         let size = wal_bytes(path);
-        if size >= WORTH_IT && size != last {
-            parking_lot::MutexGuard::unlocked(&mut stopped, || checkpoint(db, "PASSIVE"));
+        if health.place().is_lost(path) {
+            queue.nudge();
+        } else if size >= WORTH_IT && size != last {
+            parking_lot::MutexGuard::unlocked(&mut stopped, || match open(path) {
+                Ok(db) => checkpoint(&db, "PASSIVE"),
+                Err(error) => tracing::warn!(%error, "no checkpoint"),
+            });
         }
         last = size;
     }
+}
+
+/// Opens a database that is there.
+fn open(path: &Path) -> Result<Connection, CatalogError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(path, flags).map_err(|source| CatalogError::open(path, source))
 }
 
 /// Empties the log from within the writer if it has outgrown its limit.
@@ -84,7 +99,7 @@ pub(super) fn make_durable(path: &Path) -> Result<(), CatalogError> {
         }
         _ => {}
     }
-    let db = Connection::open(path).map_err(|source| CatalogError::open(path, source))?;
+    let db = open(path)?;
     db.busy_timeout(Duration::from_secs(5))?;
     db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
     Ok(())

@@ -26,6 +26,8 @@ struct Inner {
     /// Barriers waiting.
     waiting: usize,
     writer_idle: bool,
+    /// The writer is to look after itself.
+    nudged: bool,
     closed: bool,
 }
 
@@ -65,12 +67,18 @@ impl Queue {
         }
     }
 
+    /// Has the writer come back, with nothing if there is nothing.
+    pub(super) fn nudge(&self) {
+        self.inner.lock().nudged = true;
+        self.filled.notify_all();
+    }
+
     /// Takes all that is queued, waiting if there is nothing; `None` once closed and empty.
     pub(super) fn take(&self) -> Option<Vec<Event>> {
         let mut inner = self.inner.lock();
-        if inner.events.is_empty() && !inner.closed {
+        if inner.events.is_empty() && !inner.closed && !inner.nudged {
             inner.writer_idle = true;
-            while inner.events.is_empty() && !inner.closed {
+            while inner.events.is_empty() && !inner.closed && !inner.nudged {
                 self.filled.wait(&mut inner);
             }
             inner.writer_idle = false;
@@ -80,8 +88,9 @@ impl Queue {
             }
         }
         let events = std::mem::take(&mut inner.events);
+        let nudged = std::mem::take(&mut inner.nudged);
         self.room.notify_all();
-        if events.is_empty() { None } else { Some(events) }
+        if events.is_empty() && !nudged { None } else { Some(events) }
     }
 
     /// Marks `count` more events as done.

@@ -2,7 +2,8 @@
 //!
 //! Owns group commit: whatever is queued becomes one transaction, so that load makes the batches.
 //! A batch that fails is rolled back and given up: the catalog is then degraded, which everyone can
-//! see, and a reconcile brings in what was lost. File operations go on meanwhile.
+//! see, and a reconcile brings in what was lost. File operations go on meanwhile. Files that somebody
+//! deletes under the daemon are written again before the next batch.
 #![expect(clippy::disallowed_types, reason = "the catalog owns the database")]
 
 use std::path::{Path, PathBuf};
@@ -12,9 +13,21 @@ use rusqlite::Connection;
 
 use super::apply::apply;
 use super::event::Event;
+use super::place::Place;
 use super::queue::Queue;
 use super::rows::{Rows, State};
-use super::{CatalogError, Health, checkpoint};
+use super::{CatalogError, Health, backup, checkpoint, schema};
+
+/// Why the catalog could not be written again.
+#[derive(Debug, thiserror::Error)]
+enum WriteAgainError {
+    #[error("the catalog was deleted and cannot be written again")]
+    Copy(#[from] backup::BackupError),
+    #[error("the catalog was deleted and cannot be opened again")]
+    Open(#[from] CatalogError),
+    #[error("the catalog was deleted and cannot be read again")]
+    Load(#[from] rusqlite::Error),
+}
 
 pub(super) struct Writer {
     db: Connection,
@@ -33,11 +46,18 @@ impl Writer {
         health: Arc<Health>,
     ) -> Result<Self, CatalogError> {
         let state = Some(State::load(&db)?);
+        health.begin(Place::of(path));
         Ok(Self { db, path: path.into(), queue, health, state })
     }
 
     pub(super) fn run(mut self) {
         while let Some(batch) = self.queue.take() {
+            if self.health.place().is_lost(&self.path)
+                && let Err(error) = self.write_again()
+            {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                self.health.fail(format!("{error}: {}", cause.unwrap_or_default()));
+            }
             if let Err(error) = self.commit(&batch) {
                 self.state = None;
                 self.health.fail(error.to_string());
@@ -45,6 +65,17 @@ impl Writer {
             self.queue.done(batch.len());
             checkpoint::limit_wal(&self.db, &self.path);
         }
+    }
+
+    /// Puts everything where the next start and everybody else looks for it.
+    fn write_again(&mut self) -> Result<(), WriteAgainError> {
+        backup::write_again(&self.db, &self.path, crate::clock::now_ns())?;
+        // The old connection finds that its file has moved, and leaves the new ones alone.
+        self.db = schema::open_writer(&self.path)?;
+        self.state = Some(State::load(&self.db)?);
+        self.health.begin(Place::of(&self.path));
+        tracing::error!("the catalog was deleted under the daemon, which has written it again");
+        Ok(())
     }
 
     fn commit(&mut self, batch: &[Event]) -> rusqlite::Result<()> {

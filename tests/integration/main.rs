@@ -45,6 +45,7 @@ mod saves;
 mod scale;
 mod stress;
 mod tools;
+mod trouble;
 mod verify;
 mod views;
 mod work;

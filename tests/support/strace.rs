@@ -126,6 +126,14 @@ impl Tracer {
         Self::attach(mounted, tid, &words)
     }
 
+    /// Has every call of a name fail in a thread.
+    pub(crate) fn fail(mounted: &Mounted, thread: &str, call: &str, errno: &str) -> Self {
+        let threads = threads(mounted.pid());
+        let (tid, _) = threads.iter().find(|(_, comm)| *comm == thread).unwrap();
+        let inject = format!("inject={call}:error={errno}");
+        Self::attach(mounted, *tid, &["-e", &format!("trace={call}"), "-e", &inject])
+    }
+
     fn attach(mounted: &Mounted, id: u32, words: &[&str]) -> Self {
         let log = mounted.scratch("strace.log");
         let mut strace = Command::new("strace")

@@ -198,13 +198,18 @@ impl Client<'_, '_> {
 
     fn status(&mut self) -> Result<(), QueryError> {
         let shared = self.shared;
-        let catalog = shared.catalog.status();
         let packs = shared.contents().pack_totals();
-        let (seq, totals, space, last_prune) = shared.catalog.read_committed(|reader| {
+        let known = shared.catalog.read_committed(|reader| {
             let space = SpaceRecord::new(reader, packs)?;
             let (seq, totals) = (reader.seq()?, reader.totals()?);
             Ok::<_, CatalogError>((seq, totals, space, reader.last_prune()?))
-        })?;
+        });
+        // What is wrong can be told also where the catalog cannot be read.
+        let catalog = shared.catalog.status();
+        let (seq, totals, space, last_prune) = match known {
+            Err(_) if catalog.degraded.is_some() => Default::default(),
+            known => known?,
+        };
         let status = StatusRecord {
             running: true,
             mount: Some(shared.host.status()),
