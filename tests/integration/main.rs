@@ -27,6 +27,7 @@ mod hidden;
 mod interleaved;
 mod keep;
 mod layers;
+mod load;
 mod mapped;
 mod mapping;
 mod names;

@@ -13,12 +13,12 @@ const MIB: u64 = 1 << 20;
 
 impl Mounted {
     /// Descriptors of the daemon.
-    fn descriptors(&self) -> usize {
+    pub(crate) fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
     /// Resident memory of the daemon in bytes.
-    fn memory(&self) -> u64 {
+    pub(crate) fn memory(&self) -> u64 {
         let statm = fs::read_to_string(format!("/proc/{}/statm", self.pid())).unwrap();
         let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
         pages * rustix::param::page_size() as u64

@@ -134,6 +134,14 @@ impl Tracer {
         Self::attach(mounted, *tid, &["-e", &format!("trace={call}"), "-e", &inject])
     }
 
+    /// Has every call of these names take longer in a thread, by milliseconds.
+    pub(crate) fn slow(mounted: &Mounted, thread: &str, calls: &str, delay_ms: u64) -> Self {
+        let threads = threads(mounted.pid());
+        let (tid, _) = threads.iter().find(|(_, comm)| *comm == thread).unwrap();
+        let inject = format!("inject={calls}:delay_enter={delay_ms}ms");
+        Self::attach(mounted, *tid, &["-e", &format!("trace={calls}"), "-e", &inject])
+    }
+
     fn attach(mounted: &Mounted, id: u32, words: &[&str]) -> Self {
         let log = mounted.scratch("strace.log");
         let mut strace = Command::new("strace")
