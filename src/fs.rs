@@ -21,6 +21,7 @@ mod handle;
 mod hashing;
 mod io;
 mod keeper;
+mod load;
 mod lookup;
 mod mapped;
 mod node;
@@ -202,6 +203,7 @@ pub struct Fs {
     store: Option<Arc<Store>>,
     keeper: keeper::Keeper,
     packing: packing::PackingThread,
+    load: load::Load,
     /// What some policy leaves out must be asked before anything is preserved.
     is_choosy: bool,
     nodes: NodeTable,
@@ -280,6 +282,7 @@ impl Fs {
             store,
             keeper: keeper::Keeper::default(),
             packing: packing::PackingThread::default(),
+            load: load::Load::default(),
             is_choosy: !options.retention.admits_everything(),
             nodes: NodeTable::new(found),
             files: HandleTable::default(),
@@ -542,7 +545,7 @@ impl Fs {
 
     /// Hands an event to the catalog; the caller holds the tree lock if it is of the tree.
     fn push(&self, writer: Option<Arc<Writer>>, op: Op) {
-        self.packing.note_work();
+        self.load.note_work();
         self.catalog.push([Event { time_ns: crate::clock::now_ns(), writer, op }]);
     }
 

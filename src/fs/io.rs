@@ -368,7 +368,7 @@ impl Fs {
             Err(error) => return answer(Err(error)),
         };
         let Some(session) = &file.session else { return answer(Err(Errno::BADF)) };
-        self.packing.note_work();
+        self.load.note_work();
         if session.append && flags & libc::O_APPEND == 0 {
             self.preserve_now(&file.node);
         }

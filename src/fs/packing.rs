@@ -18,7 +18,7 @@ mod pace;
 mod pack;
 mod survey;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ use super::Fs;
 use crate::catalog::event::{Event, Op};
 use crate::store::Store;
 use crate::store::pack::{GcPolicy, Pace, PackError, PackOptions};
-use pace::{Load, Throttle};
+use pace::Throttle;
 
 /// How often it is looked at what is due.
 const EVERY: Duration = Duration::from_secs(1);
@@ -89,20 +89,12 @@ pub(super) struct PackingThread {
     stopping: AtomicBool,
     /// Somebody needs the space now, and the right to change packs for it.
     makes_way: AtomicBool,
-    /// Counts what users of the mount have done.
-    work: AtomicU64,
-    load: Load,
     state: Mutex<PackingState>,
     signal: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl PackingThread {
-    /// Notes that users have something done.
-    pub(super) fn note_work(&self) {
-        self.work.fetch_add(1, Ordering::Relaxed);
-    }
-
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }

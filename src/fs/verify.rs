@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::Fs;
+use super::load::Bandwidth;
 use crate::catalog::event::Op;
 use crate::catalog::{CatalogError, Reader};
 use crate::content::Contents;
@@ -183,8 +184,7 @@ impl Fs {
             contents,
             report: RefCell::new(report),
             state: RefCell::new(state),
-            since: Instant::now(),
-            read: Cell::new(0),
+            bandwidth: Bandwidth::new(options.rate),
             told: Cell::new(Instant::now()),
             noted: Cell::new(Instant::now()),
         };
@@ -213,9 +213,7 @@ struct Run<'r, 'f> {
     contents: Contents,
     report: RefCell<&'r mut Report<'f>>,
     state: RefCell<Verified>,
-    since: Instant,
-    /// Bytes since then.
-    read: Cell<u64>,
+    bandwidth: Bandwidth,
     told: Cell<Instant>,
     noted: Cell<Instant>,
 }
@@ -272,27 +270,18 @@ impl Run<'_, '_> {
 
     /// Counts bytes, and waits as the bandwidth wants it.
     fn tick(&self, bytes: u64) -> Result<(), VerifyError> {
-        self.read.set(self.read.get() + bytes);
+        self.bandwidth.count(bytes);
         self.state.borrow_mut().bytes += bytes;
         loop {
             if self.told.get().elapsed() > TOLD {
                 self.tell()?;
             }
-            let wait = self.early();
+            let wait = self.bandwidth.early();
             if wait.is_zero() {
                 return Ok(());
             }
             std::thread::sleep(wait.min(TOLD));
         }
-    }
-
-    /// How much sooner than it should it has read what it has.
-    fn early(&self) -> Duration {
-        let Some(rate) = self.options.rate else { return Duration::ZERO };
-        let whole = Duration::from_secs(self.read.get() / rate);
-        let part = u128::from(self.read.get() % rate) * 1_000_000_000 / u128::from(rate.get());
-        let due = whole + Duration::from_nanos(u64::try_from(part).unwrap_or(0));
-        due.saturating_sub(self.since.elapsed())
     }
 
     fn ask<T>(
