@@ -4,7 +4,7 @@
 //! read transaction of its own unless it says otherwise, so that no reader holds the log back for long.
 #![expect(clippy::disallowed_types, reason = "the catalog owns the database")]
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -87,6 +87,51 @@ impl KnownEntry {
             stamp: Stamp { size: get_u64(row, 5)?, mtime_ns: row.get(6)?, ctime_ns: row.get(7)? },
             owner: (row.get(8)?, row.get(9)?, row.get(10)?),
         })
+    }
+}
+
+/// The live entries of one directory, to be taken one by one.
+///
+/// There may be very many, so the names lie in one piece, in the order of the index.
+#[derive(Debug, Default)]
+pub struct KnownEntries {
+    names: Vec<u8>,
+    /// Where each name ends, and what is left under it.
+    entries: Vec<(usize, Option<KnownEntry>)>,
+}
+
+impl KnownEntries {
+    /// Adds an entry, whose name comes after all those before.
+    fn push(&mut self, name: &[u8], entry: KnownEntry) {
+        self.names.extend_from_slice(name);
+        self.entries.push((self.names.len(), Some(entry)));
+    }
+
+    fn name(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).map_or(0, |before| self.entries[before].0);
+        &self.names[start..self.entries[index].0]
+    }
+
+    /// Takes the entry of a name out, if there is one and it has not been taken.
+    pub fn take(&mut self, name: &[u8]) -> Option<KnownEntry> {
+        let (mut low, mut high) = (0, self.entries.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.name(middle).cmp(name) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+                Ordering::Equal => return self.entries[middle].1.take(),
+            }
+        }
+        None
+    }
+
+    /// The entries that nobody has taken.
+    pub fn left(&self) -> impl Iterator<Item = (&[u8], KnownEntry)> {
+        let left = |(index, (_, entry)): (usize, &(usize, Option<KnownEntry>))| {
+            entry.map(|entry| (self.name(index), entry))
+        };
+        self.entries.iter().enumerate().filter_map(left)
     }
 }
 
@@ -437,19 +482,16 @@ impl Reader {
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn known_entries(
-        &mut self,
-        dir: FileId,
-    ) -> Result<HashMap<Name, KnownEntry>, CatalogError> {
-        let sql = format!("{KNOWN_ENTRY} WHERE e.parent = ?1");
-        let entries = self
-            .db
-            .prepare_cached(&sql)?
-            .query_map([dir.0.cast_signed()], |row| {
-                Ok((row.get::<_, Vec<u8>>(0)?.into(), KnownEntry::from_row(row)?))
-            })?
-            .collect::<Result<_, _>>()?;
-        Ok(entries)
+    pub fn known_entries(&mut self, dir: FileId) -> Result<KnownEntries, CatalogError> {
+        let sql = format!("{KNOWN_ENTRY} WHERE e.parent = ?1 ORDER BY e.name");
+        let mut query = self.db.prepare_cached(&sql)?;
+        let mut rows = query.query([dir.0.cast_signed()])?;
+        let mut known = KnownEntries::default();
+        while let Some(row) = rows.next()? {
+            let name = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+            known.push(name, KnownEntry::from_row(row)?);
+        }
+        Ok(known)
     }
 
     /// One of them.
@@ -568,4 +610,37 @@ pub(super) fn node_from_row(row: &Row<'_>) -> rusqlite::Result<NodeInfo> {
         hash: if kind == Kind::File { get_hash(row, 7)? } else { None },
         version: row.get(8)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_entries_are_taken_once_and_the_others_are_left() {
+        let names: [&[u8]; 5] = [b"", b"a", b"a\xff", b"ab", b"b"];
+        let entry = |ino| KnownEntry {
+            id: FileId(ino),
+            kind: Kind::File,
+            key: InodeKey { ino, generation: 0 },
+            stamp: Stamp::default(),
+            owner: (0, 0, 0),
+        };
+        let mut known = KnownEntries::default();
+        assert_eq!(known.take(b"a"), None);
+        let mut sorted = names;
+        sorted.sort_unstable();
+        for (name, ino) in sorted.into_iter().zip(1..) {
+            known.push(name, entry(ino));
+        }
+        for absent in [&b"aa"[..], b"c", b"a\xfe"] {
+            assert_eq!(known.take(absent), None);
+        }
+        assert_eq!(known.take(b"b"), Some(entry(5)));
+        assert_eq!(known.take(b""), Some(entry(1)));
+        assert_eq!(known.take(b"ab"), Some(entry(3)));
+        assert_eq!(known.take(b"ab"), None);
+        let left: Vec<_> = known.left().map(|(name, entry)| (name, entry.id.0)).collect();
+        assert_eq!(left, [(&b"a"[..], 2), (b"a\xff", 4)]);
+    }
 }

@@ -19,7 +19,7 @@ use super::node::Node;
 use super::reconcile::{Counts, Later};
 use super::{Fs, Handles, TICK_NS, identify};
 use crate::catalog::event::{Found, Op, Place};
-use crate::catalog::read::KnownEntry;
+use crate::catalog::read::{KnownEntries, KnownEntry};
 use crate::config::OWN_DIR;
 use crate::sys::Errno;
 use crate::sys::handle::{self as file_handle, FileHandle};
@@ -251,7 +251,7 @@ impl<'fs> Walk<'fs> {
         };
         let mut known = match id {
             Some(id) => fs.catalog.read_committed(|reader| reader.known_entries(id))?,
-            None => Default::default(),
+            None => KnownEntries::default(),
         };
         self.counts.directories.fetch_add(1, Ordering::Relaxed);
         let mut buffer = vec![MaybeUninit::<u8>::uninit(); 32 * 1024];
@@ -267,7 +267,7 @@ impl<'fs> Walk<'fs> {
                 return Ok(());
             }
             self.counts.files.fetch_add(1, Ordering::Relaxed);
-            let known = known.remove(bytes);
+            let known = known.take(bytes);
             match stat::lstat_at(dir.as_fd(), name) {
                 Ok(stat) if stat.attr.kind == Kind::Dir => {
                     let below = self.compare_dir(job, &dir, bytes, &stat, known);
@@ -281,9 +281,9 @@ impl<'fs> Walk<'fs> {
                 }
             }
         }
-        let missing = known.into_iter().map(|(name, entry)| Later {
+        let missing = known.left().map(|(name, entry)| Later {
             dir: job.clone(),
-            name: name.into(),
+            name: name.to_vec(),
             key: entry.key,
         });
         self.missing.lock().extend(missing);
