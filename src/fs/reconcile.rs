@@ -109,12 +109,19 @@ pub(super) struct State {
     stop: AtomicBool,
     active: AtomicBool,
     pub(super) counts: Counts,
+    /// A run of this daemon has seen everything.
+    complete: AtomicBool,
     summary: Mutex<Progress>,
     /// Directories that were moved while a walk was under way.
     moved: Mutex<Vec<DirJob>>,
 }
 
 impl State {
+    /// Whether a run of this daemon has seen everything: what it took for true was so after the start.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Relaxed)
+    }
+
     fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
@@ -232,6 +239,9 @@ impl Fs {
         self.check_stop()?;
         self.catalog.barrier();
         self.catalog.reconciled();
+        if self.reconcile.counts.errors.load(Ordering::Relaxed) == 0 {
+            self.reconcile.complete.store(true, Ordering::Relaxed);
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -143,8 +144,8 @@ pub(super) struct Wanted {
 pub(super) struct Walk<'fs> {
     fs: &'fs Fs,
     counts: &'fs Counts,
-    trusted_until_ns: i64,
-    started_ns: i64,
+    /// A file that changed then may have changed again with the same times.
+    doubtful_ns: Range<i64>,
     jobs: Mutex<Jobs>,
     wake: Condvar,
     replaced: Mutex<Vec<Later>>,
@@ -160,11 +161,16 @@ struct Jobs {
 
 impl<'fs> Walk<'fs> {
     pub(super) fn new(fs: &'fs Fs, counts: &'fs Counts) -> Self {
+        // What a run of this daemon has seen was read after the start, or believed.
+        let since_ns = match fs.reconcile.is_complete() {
+            true => fs.started_ns,
+            false => fs.trusted_until_ns(),
+        };
+        let doubtful_ns = since_ns.saturating_sub(TICK_NS)..fs.started_ns;
         Self {
             fs,
             counts,
-            trusted_until_ns: fs.trusted_until_ns(),
-            started_ns: fs.started_ns,
+            doubtful_ns,
             jobs: Mutex::default(),
             wake: Condvar::new(),
             replaced: Mutex::default(),
@@ -425,8 +431,7 @@ impl<'fs> Walk<'fs> {
     /// Whether a file changed so shortly before the catalog was last known to be true that another
     /// change may hide behind the same times.
     fn is_racy(&self, stamp: Stamp) -> bool {
-        let since = self.trusted_until_ns.saturating_sub(TICK_NS);
-        (since..self.started_ns).contains(&stamp.ctime_ns)
+        self.doubtful_ns.contains(&stamp.ctime_ns)
     }
 }
 

@@ -37,6 +37,7 @@ mod posix;
 mod pressure;
 mod prune;
 mod rebuild;
+mod reconcile;
 mod resources;
 mod restart;
 mod restore;
