@@ -18,6 +18,7 @@ pub use fstab::FstabError;
 pub use options::OptionError;
 
 use crate::retention::Retention;
+use crate::sizespec::Rate;
 use crate::timespec::Span;
 
 /// Name of the directory at the root of the backing directory that is Horace's own.
@@ -68,6 +69,14 @@ pub struct MountConfig {
     pub prune: Repeat,
     /// How often the catalog is copied.
     pub backup: Repeat,
+    /// How often the backing directory is compared with the catalog, beside each start.
+    pub reconcile: Repeat,
+    /// Threads that do so; `None` for a number that suits the disk.
+    pub reconcile_threads: Option<NonZeroUsize>,
+    /// How fast they read content; `None` for a rate that suits the disk.
+    pub reconcile_rate: Option<Rate>,
+    /// What the backing directory lies on; `None` to find it out.
+    pub disk: Option<Disk>,
     /// Which history is kept.
     pub retention: Arc<Retention>,
     /// Words that are the kernel's business.
@@ -97,6 +106,10 @@ impl MountConfig {
             config: None,
             prune: Repeat::default(),
             backup: Repeat::default(),
+            reconcile: Repeat::Off,
+            reconcile_threads: None,
+            reconcile_rate: None,
+            disk: None,
             retention: Arc::default(),
             flags: MountFlags::default(),
         }
@@ -207,6 +220,28 @@ pub enum Repeat {
 impl Default for Repeat {
     fn default() -> Self {
         Self::Every(Span::days(1))
+    }
+}
+
+/// What the backing directory lies on, as far as it matters how hard it may be read in the background.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// Something that reads anything as fast as anything else.
+    Ssd,
+    /// Something with heads that move.
+    Hdd,
+    /// Another machine.
+    Network,
+}
+
+impl Disk {
+    /// The word for it, in options and in `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ssd => "ssd",
+            Self::Hdd => "hdd",
+            Self::Network => "network",
+        }
     }
 }
 

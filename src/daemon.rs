@@ -8,6 +8,7 @@
 
 mod backups;
 mod host;
+mod limits;
 mod lock;
 mod periodic;
 pub mod privileges;
@@ -28,7 +29,7 @@ use rustix::fs::{Mode, OFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::catalog::{Catalog, CatalogError, ChunkDb, chunks};
-use crate::config::{Keep, MountConfig, OWN_DIR, Repeat, Watch};
+use crate::config::{Disk, Keep, MountConfig, OWN_DIR, Repeat, Watch};
 use crate::control::registry::{self, Registration};
 use crate::control::{Server, ServerConfig};
 use crate::fs::{Fs, Options, PackingOptions, Writes};
@@ -40,7 +41,7 @@ use host::MountHost;
 use lock::BackingLock;
 use periodic::Periodic;
 use pruner::Pruner;
-use reconciler::{Asker, Reconciler};
+use reconciler::{Asker, Reconciler, Schedule};
 use restorer::Restorer;
 
 pub use crate::fuse::session::remount;
@@ -89,7 +90,8 @@ pub fn run(
         Keep::Content => open_store(&backing, &state_path),
         Keep::None => None,
     };
-    let options = fs_options(&config, descriptors);
+    let disk = limits::disk(&config, &backing);
+    let options = fs_options(&config, disk, descriptors);
     let trial = trial_file(&backing);
     let probe = trial.as_ref().map(AsFd::as_fd);
     let fs = Fs::new(backing, probe, Arc::clone(&catalog), store.clone(), options)
@@ -98,7 +100,8 @@ pub fn run(
     let threads = threads(&config);
     let session = Session::mount(Arc::clone(&fs), &config, threads, trial)?;
     let started_ns = crate::clock::now_ns();
-    let daemon = Daemon { config, fs, catalog, store, state_path, threads, unwatched, started_ns };
+    let daemon =
+        Daemon { config, disk, fs, catalog, store, state_path, threads, unwatched, started_ns };
     let served = daemon.serve(session, &runtime_dir, ready);
     daemon.stop();
     // `horace umount` waits for the end of the registration: everything is committed by then.
@@ -109,6 +112,7 @@ pub fn run(
 /// Everything that lives as long as the mount.
 struct Daemon {
     config: MountConfig,
+    disk: Disk,
     fs: Arc<Fs>,
     catalog: Arc<Catalog>,
     store: Option<Arc<Store>>,
@@ -148,11 +152,11 @@ impl Daemon {
             Ok(front) => front,
             Err(error) => {
                 let _ = unmount(&self.config.mountpoint, Unmount::Detach);
-                reconciler.stop(&self.fs);
+                reconciler.stop();
                 return Err(error);
             }
         };
-        let periodic = self.start_periodic()?;
+        let periodic = self.start_periodic(&reconciler)?;
         ready();
         tracing::info!(
             backing = %self.config.backing.display(),
@@ -162,13 +166,14 @@ impl Daemon {
             "serving"
         );
         let result = self.wait(&events);
-        // A prune that somebody waits for would hold up the end, and so would digests.
+        // What somebody waits for would hold up the end, and so would digests.
         self.fs.stop_prune();
+        reconciler.break_off();
         self.fs.stop_settling();
         // Nobody may ask what is being taken down.
         front.stop();
         periodic.into_iter().for_each(Periodic::stop);
-        reconciler.stop(&self.fs);
+        reconciler.stop();
         handle.close();
         let _ = watcher.join();
         if result.is_ok() {
@@ -182,7 +187,7 @@ impl Daemon {
     }
 
     /// Starts what is done from time to time.
-    fn start_periodic(&self) -> std::io::Result<Vec<Periodic>> {
+    fn start_periodic(&self, reconciler: &Reconciler) -> std::io::Result<Vec<Periodic>> {
         let mut started = Vec::new();
         if let (Repeat::Every(span), Some(_)) = (self.config.prune, &self.store) {
             let (fs, catalog) = (Arc::clone(&self.fs), Arc::clone(&self.catalog));
@@ -191,6 +196,9 @@ impl Daemon {
         if let Repeat::Every(span) = self.config.backup {
             let (catalog, state_dir) = (Arc::clone(&self.catalog), self.state_path.clone());
             started.push(Periodic::start("backup", span, Backups { catalog, state_dir })?);
+        }
+        if let Repeat::Every(span) = self.config.reconcile {
+            started.push(Periodic::start("schedule", span, Schedule(reconciler.asker()))?);
         }
         Ok(started)
     }
@@ -207,6 +215,7 @@ impl Daemon {
         let id = registry::id_of(&backing)?;
         let host = MountHost {
             config: self.config.clone(),
+            disk: self.disk,
             fs: Arc::clone(&self.fs),
             catalog: Arc::clone(&self.catalog),
             threads: self.threads,
@@ -383,7 +392,7 @@ fn start_watch(config: &MountConfig, fs: &Arc<Fs>) -> anyhow::Result<Option<Stri
     }
 }
 
-fn fs_options(config: &MountConfig, descriptors: u64) -> Options {
+fn fs_options(config: &MountConfig, disk: Disk, descriptors: u64) -> Options {
     // A quarter for nodes nobody has open leaves the rest for open files.
     const MOST: usize = 16_384;
     let limit = usize::try_from(descriptors).unwrap_or(usize::MAX);
@@ -395,7 +404,7 @@ fn fs_options(config: &MountConfig, descriptors: u64) -> Options {
     // For the catalog, the socket and what is open for a moment.
     let own = 128;
     let open_files = limit.saturating_sub(cached + unread + own).max(limit / 8);
-    let readers = std::thread::available_parallelism().map_or(2, |n| n.get().min(4));
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
     let mut packing = PackingOptions::default();
     packing.after = config.pack_after.unwrap_or(packing.after);
     if let Some(limit) = config.pack_limit {
@@ -407,7 +416,8 @@ fn fs_options(config: &MountConfig, descriptors: u64) -> Options {
         descriptors: cached,
         open_files,
         unread,
-        readers,
+        readers: cores.min(4),
+        reconcile: limits::limits(config, disk, cores),
         writes,
         packing,
         retention: Arc::clone(&config.retention),

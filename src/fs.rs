@@ -41,6 +41,7 @@ mod walk;
 mod watch;
 mod xattr;
 
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -70,7 +71,7 @@ pub use node::{Backing, NodeId};
 pub use packing::{PackingOptions, PackingState};
 pub use pending::Purpose;
 pub use prune::{Aim, Cut, Mark, MarkError, PruneError, PruneOrder, PruneOutcome, Report};
-pub use reconcile::{Progress, ProgressState, ReconcileError};
+pub use reconcile::{Haste, Limits, Progress, ProgressState, ReconcileError};
 pub use restore::RestoreError;
 pub use watch::WatchTotals;
 
@@ -137,8 +138,10 @@ pub struct Options {
     pub open_files: usize,
     /// How many closed files may wait to be read for their digests; each keeps a descriptor.
     pub unread: usize,
-    /// Threads that read for digests and for the walk.
+    /// Threads that read for digests.
     pub readers: usize,
+    /// How hard a reconcile may work.
+    pub reconcile: Limits,
     /// When a write is on the disk.
     pub writes: Writes,
     /// Content up to this size is read at once when a session is sealed, more in the background.
@@ -161,6 +164,7 @@ impl Default for Options {
             open_files: 4096,
             unread: 256,
             readers: 2,
+            reconcile: Limits { threads: NonZeroUsize::MIN, rate: None },
             writes: Writes::Later,
             read_at_close: 1 << 20,
             copied: 64 << 20,
@@ -295,7 +299,7 @@ impl Fs {
             coarse_times: !probe.is_some_and(has_fine_times),
             silent_mappings: matches!(magic, TMPFS | RAMFS),
             refused: Mutex::default(),
-            reconcile: reconcile::State::default(),
+            reconcile: reconcile::State::new(&options.reconcile),
             verify: verify::State::default(),
             mapped: mapped::Watch::default(),
             watch: watch::State::default(),

@@ -1,9 +1,10 @@
 //! Sizes as people type them.
 //!
-//! Owns one pure parser and its inverse. A unit is a power of 1024 however it is written: `64M`,
+//! Owns one pure parser and its inverse, and rates, which are sizes in a second. A unit is a power of 1024 however it is written: `64M`,
 //! `64MB` and `64MiB` are the same, as for most tools that come with filesystems.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 
 /// A size in bytes: `100`, `10k`, `64M`, `2G`, `1T`, each with or without `B` or `iB`.
@@ -45,6 +46,27 @@ impl FromStr for Size {
     }
 }
 
+/// Bytes in a second, as people type them: a size, with or without `/s`, or `max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rate(
+    /// How many; `None` as fast as it goes.
+    pub Option<NonZeroU64>,
+);
+
+impl FromStr for Rate {
+    type Err = SizeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim() {
+            "max" => Ok(Self(None)),
+            text => {
+                let Size(bytes) = text.strip_suffix("/s").unwrap_or(text).parse()?;
+                Ok(Self(NonZeroU64::new(bytes)))
+            }
+        }
+    }
+}
+
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (mut number, mut units) = (self.0, UNITS.iter());
@@ -64,6 +86,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use rstest::rstest;
+
+    #[test]
+    fn rates_are_sizes_in_a_second() {
+        let rate = |text: &str| text.parse::<Rate>().map(|rate| rate.0.map(NonZeroU64::get));
+        assert_eq!(rate("50M"), Ok(Some(50 << 20)));
+        assert_eq!(rate("1G/s"), Ok(Some(1 << 30)));
+        assert_eq!((rate("max"), rate("0")), (Ok(None), Ok(None)));
+        assert!(rate("fast").is_err());
+    }
 
     #[rstest]
     #[case("0", 0, "0")]

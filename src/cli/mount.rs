@@ -59,6 +59,15 @@ Options for -o (for each NAME=VALUE there is a variable HORACE_NAME, too):
                       quarter of the limit of open files]
   prune=SPAN, prune=off  prune history that often by itself, or never [default: 1d]
   backup=SPAN, backup=off  copy the catalog that often, or never [default: 1d]
+  reconcile=SPAN, reconcile=off  compare the directory with the catalog that often,
+                      beside each start, or only then [default: off]
+  disk=KIND           what the directory lies on: ssd, hdd or network, by which a
+                      reconcile takes its threads and rate [default: network on NFS,
+                      SMB and the like, else ssd]
+  reconcile_threads=N  let N threads compare [default: ssd one a core up to 4, hdd 1,
+                      network 4]
+  reconcile_rate=BYTES  let them read so much in a second, 50M, or max [default: ssd
+                      max, hdd 64M, network 32M]
   attr_timeout=SECONDS  let the kernel trust attributes for so long [default: 1]
   watch=WHEN          find changes around the mount at once: off, auto (where the kernel can) or
                       on (or do not mount) [default: off]

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use crate::clock::now_ns;
-use crate::control::VerifyProgress;
 use crate::control::lookup::Target;
 use crate::control::registry;
 use crate::control::status::{ReconcileProgress, StatusRecord};
 use crate::control::wire::Request;
+use crate::control::{LimitsRecord, VerifyProgress};
+use crate::timespec::rfc3339;
 
 use super::output::{Format, Output, Style, ago, duration, escape, size};
 use super::{Context, Outcome};
@@ -126,7 +127,9 @@ fn facts(status: &StatusRecord) -> Vec<(&'static str, String)> {
         facts.push(("pruned", what));
     }
     if let Some(progress) = &status.reconcile {
-        facts.push(("reconcile", told(progress)));
+        let when = progress.finished_ns.map(|ns| format!(", {}", ago(&rfc3339(ns), now_ns())));
+        facts.push(("reconcile", told(progress) + &when.unwrap_or_default()));
+        facts.push(("", held(progress)));
     }
     if status.running {
         facts.push(("verify", verified(status.verify.as_ref())));
@@ -180,6 +183,18 @@ fn verified(verify: Option<&VerifyProgress>) -> String {
     format!("{state}, {}", super::verify::told(verify))
 }
 
+/// When a reconcile comes by itself and what it is held to, in words.
+fn held(progress: &ReconcileProgress) -> String {
+    let when = match &progress.every {
+        Some(every) => format!("each {every} and at a start"),
+        None => "at a start".into(),
+    };
+    let LimitsRecord { disk, threads, bytes_per_s } = &progress.limits;
+    let threads = if *threads == 1 { "1 thread".into() } else { format!("{threads} threads") };
+    let rate = bytes_per_s.map(|rate| format!(", {} a second", size(rate)));
+    format!("{when}, {threads}{} ({disk})", rate.unwrap_or_default())
+}
+
 /// How far a reconcile is, in words.
 pub(super) fn told(progress: &ReconcileProgress) -> String {
     let mut text = progress.state.as_str().to_owned();
@@ -195,9 +210,18 @@ pub(super) fn told(progress: &ReconcileProgress) -> String {
     }
     if progress.state.is_running() {
         text += &format!(", {:.0} files/s", progress.files_per_s);
+        if progress.left > 0 {
+            text += &format!(", {} to be looked at again", progress.left);
+        }
         if let Some(eta) = progress.eta_s {
             text += &format!(", {} left", duration(eta));
         }
+        if progress.slowed {
+            text += ", makes way for the mount";
+        }
+    }
+    if progress.errors > 0 {
+        text += &format!(", {} could not be looked at", progress.errors);
     }
     text
 }
@@ -223,8 +247,23 @@ mod tests {
             told(&progress),
             "import, 10 of 100 files, 4 read (2.00 KiB), 5 files/s, 1 min 30 s left"
         );
+        (progress.left, progress.slowed, progress.eta_s) = (7, true, None);
+        let end = "5 files/s, 7 to be looked at again, makes way for the mount";
+        assert!(told(&progress).ends_with(end), "{}", told(&progress));
         progress.state = ReconcileState::Done;
         assert_eq!(told(&progress), "done, 10 files, 4 read (2.00 KiB)");
+        progress.errors = 3;
+        assert!(told(&progress).ends_with(", 3 could not be looked at"));
         assert_eq!(told(&ReconcileProgress::default()), "idle");
+    }
+
+    #[test]
+    fn limits_and_times_of_a_reconcile_are_told() {
+        let limits = LimitsRecord { disk: "hdd".into(), threads: 1, bytes_per_s: Some(1 << 20) };
+        let mut progress = ReconcileProgress { limits, ..ReconcileProgress::default() };
+        assert_eq!(held(&progress), "at a start, 1 thread, 1.00 MiB a second (hdd)");
+        progress.every = Some("1d".into());
+        (progress.limits.threads, progress.limits.bytes_per_s) = (2, None);
+        assert_eq!(held(&progress), "each 1d and at a start, 2 threads (hdd)");
     }
 }

@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::{Access, Api, IoMode, Keep, KernelPassthrough, MountConfig, Occasion, Repeat, Watch};
+use super::{
+    Access, Api, Disk, IoMode, Keep, KernelPassthrough, MountConfig, Occasion, Repeat, Watch,
+};
 use crate::timespec::Span;
 
 /// What is wrong with a mount option.
@@ -101,10 +103,7 @@ impl MountConfig {
             "config" => self.config = Some(text("config", value, "FILE")?.into()),
             "api" => self.api = parse("api", value, "ADDRESS:PORT|off", api)?,
             "threads" => {
-                let few = |threads: &NonZeroUsize| threads.get() <= MAX_THREADS;
-                let read = |v: &str| v.parse().ok().filter(few);
-                let threads = parse("threads", value, "a NUMBER up to 256", read)?;
-                self.threads = Some(threads);
+                self.threads = Some(parse("threads", value, "a NUMBER up to 256", threads)?);
             }
             "descriptors" => {
                 let most = parse("descriptors", value, "NUMBER", |v| v.parse().ok())?;
@@ -123,6 +122,18 @@ impl MountConfig {
             }
             "prune" => self.prune = parse("prune", value, "LENGTH OF TIME|off", repeat)?,
             "backup" => self.backup = parse("backup", value, "LENGTH OF TIME|off", repeat)?,
+            "reconcile" => {
+                self.reconcile = parse("reconcile", value, "LENGTH OF TIME|off", repeat)?;
+            }
+            "reconcile_threads" => {
+                let threads = parse("reconcile_threads", value, "a NUMBER up to 256", threads)?;
+                self.reconcile_threads = Some(threads);
+            }
+            "reconcile_rate" => {
+                let rate = parse("reconcile_rate", value, "BYTES|max", |v| v.parse().ok())?;
+                self.reconcile_rate = Some(rate);
+            }
+            "disk" => self.disk = Some(parse("disk", value, "ssd|hdd|network", disk)?),
             "attr_timeout" => {
                 self.attr_timeout = parse("attr_timeout", value, "SECONDS", seconds)?;
             }
@@ -238,6 +249,14 @@ fn keep(value: &str) -> Option<Keep> {
     }
 }
 
+fn threads(value: &str) -> Option<NonZeroUsize> {
+    value.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= MAX_THREADS)
+}
+
+fn disk(value: &str) -> Option<Disk> {
+    [Disk::Ssd, Disk::Hdd, Disk::Network].into_iter().find(|disk| disk.as_str() == value)
+}
+
 fn repeat(value: &str) -> Option<Repeat> {
     match value {
         "off" => Some(Repeat::Off),
@@ -266,7 +285,7 @@ mod tests {
     fn every_setting_can_be_given() {
         let config = with(
             "state=/var/lib/h,api=[::1]:9000,ro,allow_other,threads=3,descriptors=99,io=stream,passthrough=off,\
-             keep=none,prune=12h,backup=6h,pack_after=2.5,pack_limit=4096,attr_timeout=0.25,config=/etc/h.toml,nosuid,nodev,noexec,noatime,dirsync,sync",
+             keep=none,prune=12h,backup=6h,reconcile=2h,reconcile_threads=5,reconcile_rate=50M,disk=hdd,pack_after=2.5,pack_limit=4096,attr_timeout=0.25,config=/etc/h.toml,nosuid,nodev,noexec,noatime,dirsync,sync",
         )
         .unwrap();
         assert_eq!(config.state_dir(), std::path::Path::new("/var/lib/h"));
@@ -282,6 +301,10 @@ mod tests {
         assert_eq!(config.pack_limit.map(std::num::NonZeroUsize::get), Some(4096));
         assert_eq!(config.prune, Repeat::Every("12h".parse().unwrap()));
         assert_eq!(config.backup, Repeat::Every("6h".parse().unwrap()));
+        assert_eq!(config.reconcile, Repeat::Every("2h".parse().unwrap()));
+        assert_eq!(config.reconcile_threads.map(std::num::NonZeroUsize::get), Some(5));
+        assert_eq!(config.reconcile_rate, Some("50M".parse().unwrap()));
+        assert_eq!(config.disk, Some(Disk::Hdd));
         assert_eq!(config.attr_timeout, Duration::from_millis(250));
         assert_eq!(config.config.as_deref(), Some("/etc/h.toml".as_ref()));
         let flags = config.flags;
@@ -320,6 +343,8 @@ mod tests {
     #[case("backup=0s", "mount option `backup` takes LENGTH OF TIME|off, not `0s`")]
     #[case("prune=daily", "mount option `prune` takes LENGTH OF TIME|off, not `daily`")]
     #[case("watch=yes", "mount option `watch` takes auto|on|off, not `yes`")]
+    #[case("disk=tape", "mount option `disk` takes ssd|hdd|network, not `tape`")]
+    #[case("reconcile_rate=fast", "mount option `reconcile_rate` takes BYTES|max, not `fast`")]
     #[case("ro=yes", "mount option `ro` takes no value")]
     fn a_wrong_word_is_named(#[case] words: &str, #[case] message: &str) {
         assert_eq!(with(words).unwrap_err().to_string(), message);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
-use super::wire::{Mark, PruneCap, PruneMode};
+use super::wire::{Mark, PruneCap, PruneMode, Wait};
 use crate::catalog::{CatalogError, FileHistory, LastPrune, Reader, VersionKey};
 use crate::pruning::{Scope, Verdict};
 use crate::restore::Tree;
@@ -44,8 +44,8 @@ pub trait Host: Send + Sync {
 
     /// Begins to compare the backing directory with the catalog, or lets a run go on that does.
     ///
-    /// When this returns, [`Host::reconcile_progress`] is of that run.
-    fn start_reconcile(&self);
+    /// When this returns, [`Host::reconcile_progress`] is of that run. It is in haste if somebody waits.
+    fn start_reconcile(&self, wait: Wait);
 
     /// How far the newest run is.
     fn reconcile_progress(&self) -> ReconcileProgress;
@@ -198,14 +198,46 @@ pub struct ReconcileProgress {
     pub read_bytes: u64,
     /// How many files there may be in all.
     pub total_files: Option<u64>,
+    /// Names that are looked at once more after the walk.
+    #[serde(default)]
+    pub left: u64,
+    /// What could not be looked at.
+    #[serde(default)]
+    pub errors: u64,
     /// When it began, in nanoseconds since 1970.
     pub started_ns: i64,
+    /// When it ended; null while it runs.
+    #[serde(default)]
+    pub finished_ns: Option<i64>,
     /// Files seen per second.
     pub files_per_s: f64,
     /// Bytes read per second.
     pub bytes_per_s: f64,
     /// Seconds that it may still take.
     pub eta_s: Option<u64>,
+    /// Whether somebody waits for it.
+    #[serde(default)]
+    pub asked: bool,
+    /// Whether it goes slowly because users of the mount have something done.
+    #[serde(default)]
+    pub slowed: bool,
+    /// How often there is one without being asked for, beside that of each start; null is never.
+    #[serde(default)]
+    pub every: Option<String>,
+    /// How hard it may work.
+    #[serde(default)]
+    pub limits: LimitsRecord,
+}
+
+/// How hard a comparison may work.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LimitsRecord {
+    /// What the backing directory lies on: `ssd`, `hdd` or `network`.
+    pub disk: String,
+    /// Threads.
+    pub threads: usize,
+    /// Bytes of content that are read in a second; null is as fast as it goes.
+    pub bytes_per_s: Option<u64>,
 }
 
 /// What a comparison does.

@@ -9,14 +9,15 @@ use super::reconciler::Asker;
 use super::restorer::Restorer;
 use super::verify;
 use crate::catalog::{Catalog, VersionKey};
-use crate::config::{Access, MountConfig};
-use crate::control::wire::{self, PruneCap, PruneMode};
+use crate::config::{Access, Disk, MountConfig, Repeat};
+use crate::control::wire::{self, PruneCap, PruneMode, Wait};
 use crate::control::{
-    Host, MountStatus, Passthrough, PruneReport, PruneTotals, ReconcileProgress, ReconcileState,
-    VerifyProgress, VerifyRecord, VerifyRequest, WatchRecord,
+    Host, LimitsRecord, MountStatus, Passthrough, PruneReport, PruneTotals, ReconcileProgress,
+    ReconcileState, VerifyProgress, VerifyRecord, VerifyRequest, WatchRecord,
 };
 use crate::fs::{
-    Aim, Cut, Fs, Handles, Mark, PackingState, Progress, ProgressState, PruneOrder, WatchTotals,
+    Aim, Cut, Fs, Handles, Haste, Mark, PackingState, Progress, ProgressState, PruneOrder,
+    WatchTotals,
 };
 use crate::fuse::session::PassthroughStatus;
 use crate::pruning::Scope;
@@ -27,6 +28,7 @@ use crate::types::{Seq, Writer};
 #[derive(Debug)]
 pub(super) struct MountHost {
     pub(super) config: MountConfig,
+    pub(super) disk: Disk,
     pub(super) fs: Arc<Fs>,
     pub(super) catalog: Arc<Catalog>,
     pub(super) threads: usize,
@@ -106,12 +108,24 @@ impl Host for MountHost {
         }
     }
 
-    fn start_reconcile(&self) {
-        self.asker.ask();
+    fn start_reconcile(&self, wait: Wait) {
+        self.asker.ask(match wait {
+            Wait::Yes => Haste::Asked,
+            Wait::No => Haste::Needed,
+        });
     }
 
     fn reconcile_progress(&self) -> ReconcileProgress {
-        describe(&self.fs.progress(), crate::clock::now_ns())
+        let limits = self.fs.reconcile_limits();
+        ReconcileProgress {
+            every: every(self.config.reconcile),
+            limits: LimitsRecord {
+                disk: self.disk.as_str().into(),
+                threads: limits.threads.get(),
+                bytes_per_s: limits.rate.map(std::num::NonZeroU64::get),
+            },
+            ..describe(&self.fs.progress(), crate::clock::now_ns())
+        }
     }
 
     fn verify(
@@ -167,6 +181,14 @@ pub(super) fn told(error: impl std::error::Error + Send + Sync + 'static) -> Str
     format!("{:#}", anyhow::Error::new(error))
 }
 
+/// How often something is done without being asked; `None` is never.
+fn every(repeat: Repeat) -> Option<String> {
+    match repeat {
+        Repeat::Off => None,
+        Repeat::Every(span) => Some(span.to_string()),
+    }
+}
+
 /// Progress with the rates it has had so far.
 fn describe(p: &Progress, now_ns: i64) -> ReconcileProgress {
     let end = if p.finished_ns == 0 { now_ns } else { p.finished_ns };
@@ -180,20 +202,6 @@ fn describe(p: &Progress, now_ns: i64) -> ReconcileProgress {
         ProgressState::Done => ReconcileState::Done,
     };
     let total = Some(p.expected).filter(|n| *n > 0);
-    // The first run reads everything, so bytes tell its end better than names.
-    let done = match p.expected_bytes {
-        0 => total.map(|total| (p.files, total)),
-        all => Some((p.read_bytes, all)),
-    };
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "an estimate in whole seconds"
-    )]
-    let eta_s = done
-        .filter(|(done, _)| state.is_running() && *done > 0)
-        .map(|(done, all)| (all.saturating_sub(done) as f64 * seconds / done as f64).ceil() as u64);
     ReconcileProgress {
         state,
         directories: p.directories,
@@ -201,11 +209,34 @@ fn describe(p: &Progress, now_ns: i64) -> ReconcileProgress {
         read_files: p.read_files,
         read_bytes: p.read_bytes,
         total_files: total,
+        left: p.later.saturating_sub(p.later_done),
+        errors: p.errors,
         started_ns: p.started_ns,
+        finished_ns: Some(p.finished_ns).filter(|ns| *ns > 0),
         files_per_s: files / seconds,
         bytes_per_s: bytes / seconds,
-        eta_s,
+        eta_s: if state.is_running() { rest_s(p, now_ns) } else { None },
+        asked: p.haste == Haste::Asked,
+        slowed: p.is_slowed,
+        every: None,
+        limits: LimitsRecord::default(),
     }
+}
+
+/// The seconds that a run may still take, if it goes on as it does. Of names and bytes, those count that are
+/// furthest from their end: a first run may have many small files before few large ones.
+fn rest_s(p: &Progress, now_ns: i64) -> Option<u64> {
+    let rest = |since_ns: i64, done: u64, all: u64| {
+        let spent = u128::try_from(now_ns.saturating_sub(since_ns)).unwrap_or(0);
+        let rest = u128::from(all.saturating_sub(done)) * spent / u128::from(done);
+        u64::try_from(rest.div_ceil(1_000_000_000)).unwrap_or(u64::MAX)
+    };
+    if p.later > 0 {
+        return (p.later_done > 0).then(|| rest(p.later_ns, p.later_done, p.later));
+    }
+    let amounts = [(p.files, p.expected), (p.read_bytes, p.expected_bytes)];
+    let known = amounts.into_iter().filter(|(done, all)| *done > 0 && *all > 0);
+    known.map(|(done, all)| rest(p.started_ns, done, all)).max()
 }
 
 #[cfg(test)]
@@ -226,5 +257,25 @@ mod tests {
         assert!((shown.files_per_s - 500.0).abs() < 1e-6);
         assert!((shown.bytes_per_s - 2_000.0).abs() < 1e-6);
         assert_eq!(shown.eta_s, Some(4));
+    }
+
+    #[test]
+    fn what_is_left_is_told_by_what_takes_longest() {
+        let all = Progress {
+            state: ProgressState::Import,
+            files: 500,
+            read_bytes: 10,
+            expected: 1_000,
+            expected_bytes: 100,
+            ..Progress::default()
+        };
+        let at = |p: Progress, seconds: i64| describe(&p, seconds * 1_000_000_000).eta_s;
+        assert_eq!(at(all, 10), Some(90), "bytes");
+        assert_eq!(at(Progress { read_bytes: 90, ..all }, 10), Some(10), "names");
+        assert_eq!(at(Progress { expected: 0, expected_bytes: 0, ..all }, 10), None);
+        let later = Progress { later: 4, later_done: 1, later_ns: 7_000_000_000, ..all };
+        assert_eq!(at(later, 10), Some(9), "after the walk, names that are looked at once more");
+        assert_eq!(at(Progress { later_done: 0, ..later }, 10), None);
+        assert_eq!(at(Progress { state: ProgressState::Done, ..all }, 10), None);
     }
 }

@@ -70,15 +70,15 @@ pub(super) enum Reading {
     Torn,
 }
 
-/// Reads a file to its end, from the end of `prefix` if that is given, unless `enough` says meanwhile
-/// that nobody wants it any more.
+/// Reads a file to its end, from the end of `prefix` if that is given, unless `enough`, which hears
+/// of the bytes as they are read, says meanwhile that nobody wants it any more.
 ///
 /// # Errors
 /// The backing filesystem's.
 pub(super) fn read_digest(
     fd: BorrowedFd<'_>,
     prefix: Option<&Tail>,
-    enough: &dyn Fn() -> bool,
+    enough: &dyn Fn(u64) -> bool,
 ) -> Result<Reading, Errno> {
     let before = stat::fstat(fd)?.attr;
     if !is_readable(&before) {
@@ -97,7 +97,8 @@ pub(super) fn read_digest(
         }
         hasher.update(&buffer[..n]);
         offset += n as u64;
-        if enough() || (offset % LEG < n as u64 && before.stamp() != stat::fstat(fd)?.attr.stamp())
+        if enough(n as u64)
+            || (offset % LEG < n as u64 && before.stamp() != stat::fstat(fd)?.attr.stamp())
         {
             return Ok(Reading::Torn);
         }
@@ -126,7 +127,7 @@ pub(super) fn read_marked(
     fd: BorrowedFd<'_>,
     prefix: Option<&Tail>,
     mark: Option<u64>,
-    enough: &dyn Fn() -> bool,
+    enough: &dyn Fn(u64) -> bool,
 ) -> Result<Option<Whole>, Errno> {
     let before = stat::fstat(fd)?.attr;
     if !is_readable(&before) {
@@ -150,11 +151,11 @@ pub(super) fn read_marked(
 fn read_beginning(
     fd: BorrowedFd<'_>,
     length: u64,
-    enough: &dyn Fn() -> bool,
+    enough: &dyn Fn(u64) -> bool,
 ) -> Result<Option<Tail>, Errno> {
     let (mut hasher, mut offset) = (Sha256::new(), 0);
     let mut buffer = vec![0u8; CHUNK];
-    while offset < length && !enough() {
+    while offset < length {
         let room = usize::try_from(length - offset).unwrap_or(CHUNK).min(CHUNK);
         let n = retry_on_intr(|| rustix::io::pread(fd, &mut buffer[..room], offset))?;
         if n == 0 {
@@ -162,6 +163,9 @@ fn read_beginning(
         }
         hasher.update(&buffer[..n]);
         offset += n as u64;
+        if enough(n as u64) {
+            return Ok(None);
+        }
     }
     let whole = offset == length;
     Ok(whole.then(|| Tail { hasher, length, stamp: Stamp::default(), beginning: None }))
@@ -371,7 +375,7 @@ mod tests {
         assert!(!is_readable(&attr(MAX_HOLES + 4097)));
         assert!(!is_readable(&attr(i64::MAX as u64)));
         if file.set_len(2 * MAX_HOLES).is_ok() {
-            let read = read_marked(file.as_fd(), None, Some(MAX_HOLES), &|| panic!("it is read"));
+            let read = read_marked(file.as_fd(), None, Some(MAX_HOLES), &|_| panic!("it is read"));
             assert!(read.unwrap().is_none());
         }
     }

@@ -111,6 +111,12 @@ impl Share {
         self.begin();
     }
 
+    /// Lets off what is owed.
+    pub(super) fn forgive(&self) {
+        self.owed.set(Duration::ZERO);
+        self.begin();
+    }
+
     /// How long to rest now, if that is worth it; then it is asked again.
     pub(super) fn rest(&self) -> Option<Duration> {
         self.begin();
@@ -124,7 +130,7 @@ impl Share {
 }
 
 /// A rate of bytes that several threads keep together.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Bandwidth {
     rate: Option<NonZeroU64>,
     /// When the next byte is due.

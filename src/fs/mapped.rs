@@ -311,7 +311,7 @@ impl Fs {
         // Without a lock: reading may take long.
         let read = match digest {
             Digest::WhenUnmapped => None,
-            Digest::Now => match read_digest(fd.as_fd(), None, &|| self.is_rewritten(node))? {
+            Digest::Now => match read_digest(fd.as_fd(), None, &|_| self.is_rewritten(node))? {
                 Reading::Stable(read) => Some(*read),
                 // It will be no better the next time.
                 Reading::Torn if !is_readable(&stat::fstat(&fd)?.attr) => None,

@@ -11,19 +11,46 @@
 //! were moved while the walk went on, names that were not found, files whose content is still
 //! unknown. A crash at any point loses only the rest of the run; the next start begins a new one.
 
+mod pace;
+
 use std::collections::HashSet;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::load::Bandwidth;
 use super::lookup::open_path;
-use super::walk::{DirJob, Walk};
+use super::walk::{DirJob, Look, Pacing, Walk};
 use super::{Fs, identify};
 use crate::catalog::CatalogError;
 use crate::catalog::event::{Event, Op, Place};
 use crate::sys::{Errno, stat};
 use crate::types::{InodeKey, Kind};
+
+pub(super) use pace::Pacer;
+
+/// How hard a run may work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Threads that walk and read.
+    pub threads: NonZeroUsize,
+    /// Bytes of content to read in a second; `None` as fast as it goes.
+    pub rate: Option<NonZeroU64>,
+}
+
+/// Who waits for a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Haste {
+    /// Nobody: it is done from time to time.
+    #[default]
+    Routine,
+    /// Everybody who asks the catalog, which may be wrong until it is over.
+    Needed,
+    /// Somebody who has asked for it.
+    Asked,
+}
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,8 +84,18 @@ pub struct Progress {
     pub expected: u64,
     /// Bytes that there are to read; 0 if unknown, or if only changes are read.
     pub expected_bytes: u64,
+    /// Names that are looked at once more after the walk; 0 until it is over.
+    pub later: u64,
+    /// How many of them have been.
+    pub later_done: u64,
+    /// When that began, in nanoseconds since 1970.
+    pub later_ns: i64,
     /// What could not be looked at.
     pub errors: u64,
+    /// For whom it is.
+    pub haste: Haste,
+    /// Whether it goes slowly because users of the mount have something done.
+    pub is_slowed: bool,
     /// When it began, in nanoseconds since 1970.
     pub started_ns: i64,
     /// When it ended; 0 while it runs.
@@ -108,6 +145,10 @@ pub(super) struct State {
     running: Mutex<()>,
     stop: AtomicBool,
     active: AtomicBool,
+    haste: Mutex<Haste>,
+    bandwidth: Bandwidth,
+    slowed: AtomicBool,
+    later_done: AtomicU64,
     pub(super) counts: Counts,
     /// A run of this daemon has seen everything.
     complete: AtomicBool,
@@ -117,6 +158,19 @@ pub(super) struct State {
 }
 
 impl State {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self { bandwidth: Bandwidth::new(limits.rate), ..Self::default() }
+    }
+
+    fn haste(&self) -> Haste {
+        *self.haste.lock()
+    }
+
+    fn hasten(&self, haste: Haste) {
+        let mut now = self.haste.lock();
+        *now = haste.max(*now);
+    }
+
     /// Whether a run of this daemon has seen everything: what it took for true was so after the start.
     pub(super) fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Relaxed)
@@ -140,6 +194,7 @@ impl State {
 
     fn begin(&self, state: ProgressState, expected: u64) {
         self.counts.reset();
+        self.later_done.store(0, Ordering::Relaxed);
         let started_ns = crate::clock::now_ns();
         *self.summary.lock() = Progress { state, expected, started_ns, ..Progress::default() };
         self.moved.lock().clear();
@@ -148,6 +203,8 @@ impl State {
 
     fn end(&self) {
         self.active.store(false, Ordering::Relaxed);
+        self.slowed.store(false, Ordering::Relaxed);
+        *self.haste.lock() = Haste::default();
         let mut summary = self.summary.lock();
         summary.state = ProgressState::Done;
         summary.finished_ns = crate::clock::now_ns();
@@ -160,7 +217,19 @@ impl State {
         progress.read_files = self.counts.read_files.load(Ordering::Relaxed);
         progress.read_bytes = self.counts.read_bytes.load(Ordering::Relaxed);
         progress.errors = self.counts.errors.load(Ordering::Relaxed);
+        progress.later_done = self.later_done.load(Ordering::Relaxed);
+        progress.is_slowed = self.slowed.load(Ordering::Relaxed);
+        progress.haste = self.haste();
         progress
+    }
+
+    /// Says how many names more are looked at after the walk.
+    fn add_later(&self, names: usize) {
+        let mut summary = self.summary.lock();
+        if summary.later == 0 {
+            summary.later_ns = crate::clock::now_ns();
+        }
+        summary.later += names as u64;
     }
 }
 
@@ -184,6 +253,16 @@ impl Fs {
         self.reconcile.progress()
     }
 
+    /// What a run is held to.
+    pub fn reconcile_limits(&self) -> Limits {
+        self.options.reconcile
+    }
+
+    /// Has the run that is under way, or else the next, take no less account of who waits for it.
+    pub fn hasten_reconcile(&self, haste: Haste) {
+        self.reconcile.hasten(haste);
+    }
+
     /// Breaks off the run that is under way, and every later one.
     pub fn stop_reconcile(&self) {
         self.reconcile.stop();
@@ -191,14 +270,19 @@ impl Fs {
 
     /// Compares the whole backing directory with the catalog and records the difference.
     ///
-    /// Reads only files whose inode, size or times are not those of their digest. Returns when
-    /// everything it found is committed. One run at a time; `begun` is called when this one's progress
+    /// Reads only files whose inode, size or times are not those of their digest, as fast as `haste` and the
+    /// limits have it. Returns when everything it found is committed. One run at a time; `begun` is called when this one's progress
     /// can be seen.
     ///
     /// # Errors
     /// If the catalog or the root cannot be read, or the daemon stops meanwhile.
-    pub fn reconcile(&self, begun: impl FnOnce()) -> Result<Progress, ReconcileError> {
+    pub fn reconcile(
+        &self,
+        haste: Haste,
+        begun: impl FnOnce(),
+    ) -> Result<Progress, ReconcileError> {
         let _running = self.reconcile.running.lock();
+        self.reconcile.hasten(haste);
         let first = !self.imported.load(Ordering::Relaxed);
         let state = if first { ProgressState::Import } else { ProgressState::Check };
         let expected = if first { 0 } else { self.catalog.read_committed(|r| r.totals())?.entries };
@@ -210,13 +294,14 @@ impl Fs {
     }
 
     fn run(&self) -> Result<(), ReconcileError> {
-        let walk = Walk::new(self, &self.reconcile.counts);
+        let walk = Walk::new(self, &self.reconcile.counts, Pacing::Limited);
+        let threads = self.options.reconcile.threads.get();
         std::thread::scope(|scope| {
             if !self.imported.load(Ordering::Relaxed) {
                 // How long the first run takes, only a count can tell.
                 scope.spawn(|| self.count());
             }
-            walk.run(vec![DirJob::root(self)], self.options.readers);
+            walk.run(vec![DirJob::root(self)], threads);
         });
         loop {
             self.check_stop()?;
@@ -225,14 +310,15 @@ impl Fs {
             if jobs.is_empty() {
                 break;
             }
-            walk.run(jobs, self.options.readers);
+            walk.run(jobs, threads);
         }
-        self.finish_walk(walk)?;
-        self.settle_rest()?;
+        let pacer = Pacer::new(self);
+        self.finish_walk(walk, Some(&pacer))?;
+        self.settle_rest(&pacer)?;
         self.check_stop()?;
         {
             let _tree = self.tree.read();
-            self.push(None, Op::WalkDone);
+            self.push_observed(Op::WalkDone);
         }
         self.imported.store(true, Ordering::Relaxed);
         self.settle_left(|| self.reconcile.stopped());
@@ -246,26 +332,41 @@ impl Fs {
     }
 
     /// Tells what only the end of a walk shows: what has been replaced, and then what is gone.
-    pub(super) fn finish_walk(&self, walk: Walk<'_>) -> Result<(), ReconcileError> {
-        let look = walk.look();
+    pub(super) fn finish_walk(
+        &self,
+        walk: Walk<'_>,
+        pacer: Option<&Pacer<'_>>,
+    ) -> Result<(), ReconcileError> {
+        let look = walk.look(pacer);
         let (replaced, missing) = walk.into_later();
         self.observe_swapped(&replaced)?;
+        if pacer.is_some() {
+            self.reconcile.add_later(replaced.len() + missing.len());
+        }
         for later in replaced {
-            self.check_stop()?;
             if let Ok(fd) = later.dir.open(self) {
                 self.observe_by(look, &fd, later.dir.key, &later.name);
             }
+            self.passed_later(pacer)?;
         }
         for later in missing {
-            self.check_stop()?;
             self.observe_missing(&later);
+            self.passed_later(pacer)?;
         }
         Ok(())
+    }
+
+    /// After a name that was looked at once more: waits as the limits want it, if there are any.
+    fn passed_later(&self, pacer: Option<&Pacer<'_>>) -> Result<(), ReconcileError> {
+        let Some(pacer) = pacer else { return self.check_stop() };
+        self.reconcile.later_done.fetch_add(1, Ordering::Relaxed);
+        if pacer.passed() { Ok(()) } else { Err(ReconcileError::Stopped) }
     }
 
     /// Counts names and bytes ahead of the walk, for the estimate of its end.
     fn count(&self) {
         let (mut names, mut bytes) = (0, 0);
+        let pacer = Pacer::new(self);
         let mut jobs = vec![DirJob::root(self)];
         while let Some(job) = jobs.pop() {
             if self.reconcile.stopped() {
@@ -274,6 +375,7 @@ impl Fs {
             // What cannot be read is for the walk to report.
             let _ = self.list(&job, &mut |name, stat| {
                 names += 1;
+                pacer.passed();
                 match stat.attr.kind {
                     Kind::File => bytes += stat.attr.size,
                     Kind::Dir => jobs.extend(job.child(self, name)),
@@ -299,7 +401,7 @@ impl Fs {
             let _tree = self.tree.write();
             if later.key_now(self).is_some_and(|now| now != later.key) {
                 let at = Place { parent: later.dir.key, name: later.name.clone().into() };
-                self.push(None, Op::Elsewhere { at, key: later.key });
+                self.push_observed(Op::Elsewhere { at, key: later.key });
             }
         }
         Ok(())
@@ -318,21 +420,24 @@ impl Fs {
         };
         if gone {
             let at = Place { parent: later.dir.key, name: later.name.clone().into() };
-            self.push(None, Op::Gone { at, key: later.key });
+            self.push_observed(Op::Gone { at, key: later.key });
         }
     }
 
     /// Reads the files whose content the catalog does not know although nobody has them open.
-    fn settle_rest(&self) -> Result<(), ReconcileError> {
+    fn settle_rest(&self, pacer: &Pacer<'_>) -> Result<(), ReconcileError> {
         let paths = self.catalog.read(|reader| reader.unsettled())?;
+        self.reconcile.add_later(paths.len());
+        let look = Look::new(&self.reconcile.counts, Some(pacer));
         for path in paths {
-            self.check_stop()?;
             let (dir, name) = match path.iter().rposition(|b| *b == b'/') {
                 Some(slash) => (&path[..slash], &path[slash + 1..]),
                 None => (&b""[..], &path[..]),
             };
-            let Ok((fd, key)) = self.open_dir_path(dir) else { continue };
-            self.observe(&fd, key, name);
+            if let Ok((fd, key)) = self.open_dir_path(dir) {
+                self.observe_by(look, &fd, key, name);
+            }
+            self.passed_later(Some(pacer))?;
         }
         Ok(())
     }

@@ -231,7 +231,7 @@ impl Fs {
         let read = || {
             let fd = open_to_read(&file.fd)?;
             for _ in 0..ATTEMPTS {
-                let enough = || since.elapsed() > PATIENCE;
+                let enough = |_| since.elapsed() > PATIENCE;
                 if let Some(read) = read_marked(fd.as_fd(), prefix, mark, &enough)? {
                     return Ok((read.attr, Some(read.tail)));
                 }
@@ -296,7 +296,7 @@ impl Fs {
         let enough = || sealed.pending.is_given_up() || self.hashers.is_out_of_time();
         for _ in 0..ATTEMPTS {
             if let Some(Whole { tail, attr: read }) =
-                read_marked(fd.as_fd(), prefix, sealed.mark, &enough)?
+                read_marked(fd.as_fd(), prefix, sealed.mark, &|_| enough())?
             {
                 let _tree = self.tree.read();
                 let _one = node.sealing.lock();

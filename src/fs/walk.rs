@@ -4,6 +4,7 @@
 //! `statx`: inode number, size and times are those of their digest. Times so young that a change could
 //! have come in the same tick are not trusted, as git does with its index.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -17,7 +18,7 @@ use rustix::fs::{Mode, OFlags, RawDir};
 use super::hashing::{Whole, open_to_read, read_marked, untimed};
 use super::lookup::{open_path, read_link};
 use super::node::Node;
-use super::reconcile::{Counts, Later};
+use super::reconcile::{Counts, Later, Pacer};
 use super::{Fs, Handles, TICK_NS, identify};
 use crate::catalog::event::{Found, Op, Place};
 use crate::catalog::read::{KnownEntries, KnownEntry};
@@ -130,6 +131,30 @@ pub(super) struct Look<'c> {
     pub(super) reading: Reading,
     /// Everything else has been looked at: what had a name before and was not found is nowhere.
     pub(super) is_late: bool,
+    /// What says how fast; there is no limit without it.
+    pacer: Option<&'c Pacer<'c>>,
+}
+
+impl<'c> Look<'c> {
+    /// At names of which nothing more is known.
+    pub(super) fn new(counts: &'c Counts, pacer: Option<&'c Pacer<'c>>) -> Self {
+        Self { counts, reading: Reading::Always, is_late: false, pacer }
+    }
+
+    /// Counts bytes that were read, and waits as the limits want it; whether to go on.
+    fn read(&self, bytes: u64) -> bool {
+        self.counts.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.pacer.is_none_or(|pacer| pacer.read(bytes))
+    }
+}
+
+/// How fast a walk goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pacing {
+    /// As fast as it can: what it looks at has just happened.
+    Unlimited,
+    /// As the limits of a reconcile have it.
+    Limited,
 }
 
 /// A name to look at.
@@ -144,6 +169,7 @@ pub(super) struct Wanted {
 pub(super) struct Walk<'fs> {
     fs: &'fs Fs,
     counts: &'fs Counts,
+    pacing: Pacing,
     /// A file that changed then may have changed again with the same times.
     doubtful_ns: Range<i64>,
     jobs: Mutex<Jobs>,
@@ -160,7 +186,7 @@ struct Jobs {
 }
 
 impl<'fs> Walk<'fs> {
-    pub(super) fn new(fs: &'fs Fs, counts: &'fs Counts) -> Self {
+    pub(super) fn new(fs: &'fs Fs, counts: &'fs Counts, pacing: Pacing) -> Self {
         // What a run of this daemon has seen was read after the start, or believed.
         let since_ns = match fs.reconcile.is_complete() {
             true => fs.started_ns,
@@ -170,6 +196,7 @@ impl<'fs> Walk<'fs> {
         Self {
             fs,
             counts,
+            pacing,
             doubtful_ns,
             jobs: Mutex::default(),
             wake: Condvar::new(),
@@ -180,8 +207,11 @@ impl<'fs> Walk<'fs> {
     }
 
     /// How it looks at names of which it knows nothing more.
-    pub(super) fn look(&self) -> Look<'fs> {
-        Look { counts: self.counts, reading: Reading::Always, is_late: false }
+    pub(super) fn look<'c>(&self, pacer: Option<&'c Pacer<'c>>) -> Look<'c>
+    where
+        'fs: 'c,
+    {
+        Look::new(self.counts, pacer)
     }
 
     /// Names whose inode was replaced, and names that were not found.
@@ -193,8 +223,11 @@ impl<'fs> Walk<'fs> {
     pub(super) fn run(&self, jobs: Vec<DirJob>, threads: usize) {
         self.jobs.lock().waiting.extend(jobs);
         std::thread::scope(|scope| {
-            for _ in 1..threads.max(1) {
-                scope.spawn(|| self.work());
+            for number in 1..threads {
+                let thread = std::thread::Builder::new().name(format!("walk-{number}"));
+                if let Err(error) = thread.spawn_scoped(scope, || self.work()) {
+                    tracing::warn!(%error, "the walk has one thread less");
+                }
             }
             self.work();
         });
@@ -204,7 +237,7 @@ impl<'fs> Walk<'fs> {
     /// elsewhere, and returns them to be looked into.
     pub(super) fn take_replaced_dirs(&self) -> Vec<DirJob> {
         let replaced = std::mem::take(&mut *self.replaced_dirs.lock());
-        let look = Look { is_late: true, ..self.look() };
+        let look = Look { is_late: true, ..self.look(None) };
         let found = replaced.into_iter().filter_map(|later| {
             let dir = later.dir.open(self.fs).ok()?;
             self.fs.observe_by(look, &dir, later.dir.key, &later.name);
@@ -214,6 +247,7 @@ impl<'fs> Walk<'fs> {
     }
 
     fn work(&self) {
+        let pacer = (self.pacing == Pacing::Limited).then(|| Pacer::new(self.fs));
         loop {
             let job = {
                 let mut jobs = self.jobs.lock();
@@ -232,7 +266,8 @@ impl<'fs> Walk<'fs> {
                     self.wake.wait(&mut jobs);
                 }
             };
-            if let Err(error) = self.look_into(&job) {
+            pacer.iter().for_each(Pacer::begin);
+            if let Err(error) = self.look_into(&job, pacer.as_ref()) {
                 let path = String::from_utf8_lossy(&job.path).into_owned();
                 tracing::debug!(%error, path, "directory left out of the walk");
                 self.counts.errors.fetch_add(1, Ordering::Relaxed);
@@ -248,7 +283,11 @@ impl<'fs> Walk<'fs> {
     }
 
     /// Compares one directory.
-    fn look_into(&self, job: &DirJob) -> Result<(), super::reconcile::ReconcileError> {
+    fn look_into(
+        &self,
+        job: &DirJob,
+        pacer: Option<&Pacer<'_>>,
+    ) -> Result<(), super::reconcile::ReconcileError> {
         let fs = self.fs;
         let dir = job.open(fs)?;
         let id = match job.id {
@@ -269,9 +308,6 @@ impl<'fs> Walk<'fs> {
             if !job.serves(bytes) {
                 continue;
             }
-            if fs.reconcile.stopped() {
-                return Ok(());
-            }
             self.counts.files.fetch_add(1, Ordering::Relaxed);
             let known = known.take(bytes);
             match stat::lstat_at(dir.as_fd(), name) {
@@ -279,12 +315,16 @@ impl<'fs> Walk<'fs> {
                     let below = self.compare_dir(job, &dir, bytes, &stat, known);
                     below.into_iter().for_each(|job| self.add(job));
                 }
-                Ok(stat) => self.compare(self.look(), job, &dir, name, &stat, known),
+                Ok(stat) => self.compare(self.look(pacer), job, &dir, name, &stat, known),
                 // Gone since it was listed: an operation of the mount tells, or the next walk.
                 Err(Errno::NOENT) => {}
                 Err(_) => {
                     self.counts.errors.fetch_add(1, Ordering::Relaxed);
                 }
+            }
+            let goes_on = pacer.map_or_else(|| !fs.reconcile.stopped(), Pacer::passed);
+            if !goes_on {
+                return Ok(());
             }
         }
         let missing = known.left().map(|(name, entry)| Later {
@@ -326,7 +366,7 @@ impl<'fs> Walk<'fs> {
                     self.run(below.into_iter().collect(), 1);
                 }
                 Ok(stat) => {
-                    let look = Look { reading: wanted.reading, ..self.look() };
+                    let look = Look { reading: wanted.reading, ..self.look(None) };
                     self.compare(look, job, &dir, &name, &stat, known);
                 }
                 Err(Errno::NOENT) => self.missing.lock().extend(known.map(|known| Later {
@@ -414,7 +454,7 @@ impl<'fs> Walk<'fs> {
             return None;
         }
         if known.is_none_or(|known| known.owner != owner) {
-            fs.observe_by(self.look(), dir, job.key, name);
+            fs.observe_by(self.look(None), dir, job.key, name);
         }
         let mut path = job.path.clone();
         join(&mut path, name);
@@ -455,9 +495,7 @@ impl Fs {
     /// Looks at one name, reads what it stands for, and tells the catalog, unless an operation of the
     /// mount is about to.
     pub(super) fn observe(&self, dir: &OwnedFd, parent: InodeKey, name: &[u8]) {
-        let look =
-            Look { counts: &self.reconcile.counts, reading: Reading::Always, is_late: false };
-        self.observe_by(look, dir, parent, name);
+        self.observe_by(Look::new(&self.reconcile.counts, None), dir, parent, name);
     }
 
     pub(super) fn observe_by(&self, look: Look<'_>, dir: &OwnedFd, parent: InodeKey, name: &[u8]) {
@@ -527,10 +565,17 @@ impl Fs {
                     look.counts.errors.fetch_add(1, Ordering::Relaxed);
                 })?;
                 look.counts.read_files.fetch_add(1, Ordering::Relaxed);
-                look.counts.read_bytes.fetch_add(stat.attr.size, Ordering::Relaxed);
+                let broken_off = Cell::new(false);
+                let enough = |bytes| {
+                    broken_off.set(!look.read(bytes));
+                    broken_off.get()
+                };
                 let mark = self.known_size(key).filter(|size| *size < stat.attr.size);
                 for _ in 0..ATTEMPTS {
-                    let read = read_marked(reader.as_fd(), None, mark, &|| false)?;
+                    let read = read_marked(reader.as_fd(), None, mark, &enough)?;
+                    if broken_off.get() {
+                        return Err(Errno::INTR);
+                    }
                     if let Some(Whole { tail, attr }) = read {
                         let found = Found::Content(tail.digest(), tail.beginning);
                         return Ok((Inode { key, attr }, found));

@@ -26,7 +26,7 @@ use rustix::fs::OFlags;
 
 use super::node::Node;
 use super::reconcile::{Counts, ReconcileError};
-use super::walk::{DirJob, Reading, Walk, Wanted, is_busy};
+use super::walk::{DirJob, Pacing, Reading, Walk, Wanted, is_busy};
 use super::{Fs, Handles, TICK_NS};
 use crate::sys::fanotify::{Event, Fanotify, Happened, Place, WatchError};
 use crate::sys::handle::{self as file_handle, FileHandle};
@@ -373,7 +373,7 @@ impl Fs {
         let mut jobs: Vec<_> = jobs.collect();
         // A new directory has to be known before what is in it.
         jobs.sort_by_key(|(job, _)| job.depth());
-        let walk = Walk::new(self, &self.watch.counts);
+        let walk = Walk::new(self, &self.watch.counts, Pacing::Unlimited);
         for (job, wanted) in &jobs {
             // Nobody has these files open any more, so the catalog can be asked what whoever had them did.
             match walk.look_at(job, wanted) {
@@ -385,7 +385,7 @@ impl Fs {
         loop {
             let replaced = walk.take_replaced_dirs();
             if replaced.is_empty() {
-                return self.finish_walk(walk);
+                return self.finish_walk(walk, None);
             }
             walk.run(replaced, 1);
         }

@@ -119,10 +119,20 @@ fn records_have_their_fields() {
             "read_files",
             "read_bytes",
             "total_files",
+            "left",
+            "errors",
+            "started_ns",
+            "finished_ns",
             "files_per_s",
+            "bytes_per_s",
             "eta_s",
+            "asked",
+            "slowed",
+            "every",
+            "limits",
         ],
     );
+    has(&status["reconcile"]["limits"], &["disk", "threads", "bytes_per_s"]);
     let time: String = log[0]["time"].as_str().unwrap().into();
     assert!(time.contains('T') && time.ends_with("+00:00"), "RFC 3339 in UTC: {time}");
 }

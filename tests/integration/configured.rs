@@ -20,8 +20,8 @@ fn the_example_is_understood_and_shows_the_defaults() {
     ConfigFile::parse(&path, &text).unwrap().apply(&mut config);
     let defaults = MountConfig::new("/b", "/m");
     assert_eq!(
-        (config.io, config.keep, config.prune),
-        (defaults.io, defaults.keep, defaults.prune)
+        (config.io, config.keep, config.prune, config.backup, config.reconcile),
+        (defaults.io, defaults.keep, defaults.prune, defaults.backup, defaults.reconcile)
     );
     assert_eq!(config.retention.default, defaults.retention.default);
     assert_eq!(config.retention.cap, defaults.retention.cap);

@@ -273,7 +273,7 @@ impl Client<'_, '_> {
     fn reconcile(&mut self, wait: Wait) -> Result<(), QueryError> {
         self.check_privilege("start a reconcile")?;
         let host = &self.shared.host;
-        host.start_reconcile();
+        host.start_reconcile(wait);
         loop {
             let progress = host.reconcile_progress();
             self.answer.record(&progress)?;

@@ -15,7 +15,7 @@ use crate::control::status::{
     MountStatus, Passthrough, PruneReport, PruneTotals, ReconcileProgress, ReconcileState,
 };
 use crate::control::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
-use crate::control::wire::{End, Mark, PruneCap, PruneMode, Request};
+use crate::control::wire::{End, Mark, PruneCap, PruneMode, Request, Wait};
 use crate::restore::Tree;
 use crate::sys::creds::{AsUser, Identity};
 use crate::types::{ContentHash, Inode, InodeKey, Origin, Seq, SessionId, Writer};
@@ -61,7 +61,7 @@ impl Host for FakeHost {
         Err("there is no mount".into())
     }
 
-    fn start_reconcile(&self) {
+    fn start_reconcile(&self, _wait: Wait) {
         self.reports_left.store(2, Ordering::SeqCst);
     }
 
