@@ -21,7 +21,7 @@ pub mod wire;
 
 pub use server::{Server, ServerConfig, ServerError};
 pub use status::{
-    Host, LimitsRecord, MountStatus, Passthrough, PruneReport, PruneTotals, ReconcileProgress,
-    ReconcileState, WatchRecord,
+    BackupRecord, Host, LimitsRecord, MountStatus, Passthrough, PruneReport, PruneTotals,
+    ReconcileProgress, ReconcileState, WatchRecord,
 };
 pub use verify::{VerifyProgress, VerifyRecord, VerifyRequest};

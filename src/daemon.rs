@@ -25,6 +25,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -36,7 +37,7 @@ use crate::fs::{Fs, Options, PackingOptions, Writes};
 use crate::fuse::session::{PassthroughStatus, Session, Unmount, is_dead, unmount};
 use crate::store::Store;
 use crate::sys;
-use backups::Backups;
+use backups::{Backups, Failure};
 use host::MountHost;
 use lock::BackingLock;
 use periodic::Periodic;
@@ -100,8 +101,18 @@ pub fn run(
     let threads = threads(&config);
     let session = Session::mount(Arc::clone(&fs), &config, threads, trial)?;
     let started_ns = crate::clock::now_ns();
-    let daemon =
-        Daemon { config, disk, fs, catalog, store, state_path, threads, unwatched, started_ns };
+    let daemon = Daemon {
+        config,
+        disk,
+        fs,
+        catalog,
+        store,
+        state_path,
+        not_copied: Arc::default(),
+        threads,
+        unwatched,
+        started_ns,
+    };
     let served = daemon.serve(session, &runtime_dir, ready);
     daemon.stop();
     // `horace umount` waits for the end of the registration: everything is committed by then.
@@ -118,6 +129,8 @@ struct Daemon {
     store: Option<Arc<Store>>,
     /// The state directory, by its descriptor.
     state_path: PathBuf,
+    /// Why the catalog was not copied the last time.
+    not_copied: Arc<Mutex<Option<Failure>>>,
     threads: usize,
     /// Why changes around the mount are not watched for; `None` if they are.
     unwatched: Option<String>,
@@ -195,7 +208,8 @@ impl Daemon {
         }
         if let Repeat::Every(span) = self.config.backup {
             let (catalog, state_dir) = (Arc::clone(&self.catalog), self.state_path.clone());
-            started.push(Periodic::start("backup", span, Backups { catalog, state_dir })?);
+            let failed = Arc::clone(&self.not_copied);
+            started.push(Periodic::start("backup", span, Backups { catalog, state_dir, failed })?);
         }
         if let Repeat::Every(span) = self.config.reconcile {
             started.push(Periodic::start("schedule", span, Schedule(reconciler.asker()))?);
@@ -216,6 +230,8 @@ impl Daemon {
         let host = MountHost {
             config: self.config.clone(),
             disk: self.disk,
+            state_path: self.state_path.clone(),
+            not_copied: Arc::clone(&self.not_copied),
             fs: Arc::clone(&self.fs),
             catalog: Arc::clone(&self.catalog),
             threads: self.threads,

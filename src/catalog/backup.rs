@@ -63,12 +63,17 @@ pub struct Rebuilt {
     pub refused: Vec<(PathBuf, String)>,
 }
 
+/// Where the backups of a state directory are.
+pub fn dir(state_dir: &Path) -> PathBuf {
+    state_dir.join(DIR)
+}
+
 /// The backups in a state directory, oldest first.
 ///
 /// # Errors
 /// If the directory cannot be read.
 pub fn list(state_dir: &Path) -> Result<Vec<Backup>, BackupError> {
-    let dir = state_dir.join(DIR);
+    let dir = dir(state_dir);
     let entries = match fs::read_dir(&dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         result => result.map_err(at(&dir))?,
@@ -93,7 +98,7 @@ impl Catalog {
     /// If it cannot be read, or the copy not written.
     pub fn back_up(&self, now_ns: i64) -> Result<Backup, BackupError> {
         let state_dir = self.path.parent().unwrap_or(Path::new("."));
-        let dir = state_dir.join(DIR);
+        let dir = dir(state_dir);
         let made = File::open(state_dir).and_then(|own| Ok(make_private(own, DIR)?));
         made.map_err(at(&dir))?;
         let path = dir.join(format!("{now_ns}{SUFFIX}"));

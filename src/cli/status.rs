@@ -7,7 +7,7 @@ use crate::control::lookup::Target;
 use crate::control::registry;
 use crate::control::status::{ReconcileProgress, StatusRecord};
 use crate::control::wire::Request;
-use crate::control::{LimitsRecord, VerifyProgress};
+use crate::control::{BackupRecord, LimitsRecord, VerifyProgress};
 use crate::timespec::rfc3339;
 
 use super::output::{Format, Output, Style, ago, duration, escape, size};
@@ -126,6 +126,9 @@ fn facts(status: &StatusRecord) -> Vec<(&'static str, String)> {
         };
         facts.push(("pruned", what));
     }
+    if let Some(backups) = status.mount.as_ref().and_then(|mount| mount.backups.as_ref()) {
+        facts.push(("backups", copied(backups, now_ns())));
+    }
     if let Some(progress) = &status.reconcile {
         let when = progress.finished_ns.map(|ns| format!(", {}", ago(&rfc3339(ns), now_ns())));
         facts.push(("reconcile", told(progress) + &when.unwrap_or_default()));
@@ -181,6 +184,25 @@ fn verified(verify: Option<&VerifyProgress>) -> String {
         None => "broken off".into(),
     };
     format!("{state}, {}", super::verify::told(verify))
+}
+
+/// How the copying of the catalog goes, in words.
+fn copied(backups: &BackupRecord, now_ns: i64) -> String {
+    let mut text = match &backups.every {
+        Some(every) => format!("each {every}"),
+        None => "off".into(),
+    };
+    match &backups.last {
+        Some(last) => {
+            let (count, bytes) = (backups.count, size(backups.bytes));
+            text += &format!(", {count} there, {bytes}, the last {}", ago(last, now_ns));
+        }
+        None => text += ", none yet",
+    }
+    if let (Some(failed), Some(error)) = (&backups.failed, &backups.error) {
+        text += &format!(", failed {}: {error}", ago(failed, now_ns));
+    }
+    format!("{text}, in {}", backups.dir.display())
 }
 
 /// When a reconcile comes by itself and what it is held to, in words.
@@ -265,5 +287,27 @@ mod tests {
         progress.every = Some("1d".into());
         (progress.limits.threads, progress.limits.bytes_per_s) = (2, None);
         assert_eq!(held(&progress), "each 1d and at a start, 2 threads (hdd)");
+    }
+
+    #[test]
+    fn copies_of_the_catalog_are_told() {
+        let mut backups = BackupRecord {
+            every: None,
+            dir: "/s/backups".into(),
+            count: 0,
+            bytes: 0,
+            last: None,
+            failed: None,
+            error: None,
+        };
+        assert_eq!(copied(&backups, 0), "off, none yet, in /s/backups");
+        let minute = 60_000_000_000;
+        (backups.count, backups.bytes) = (2, 4096);
+        (backups.every, backups.last) = (Some("1d".into()), Some(rfc3339(0)));
+        let well = "each 1d, 2 there, 4.00 KiB, the last 5 min ago";
+        assert_eq!(copied(&backups, 5 * minute), format!("{well}, in /s/backups"));
+        (backups.failed, backups.error) = (Some(rfc3339(3 * minute)), Some("no room".into()));
+        let failed = format!("{well}, failed 2 min ago: no room, in /s/backups");
+        assert_eq!(copied(&backups, 5 * minute), failed);
     }
 }

@@ -157,6 +157,29 @@ pub struct MountStatus {
     /// waits for.
     #[serde(default)]
     pub packing: String,
+    /// The copies of the catalog.
+    #[serde(default)]
+    pub backups: Option<BackupRecord>,
+}
+
+/// The copies of the catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupRecord {
+    /// How often one is made; null is never.
+    pub every: Option<String>,
+    /// Where they are.
+    #[serde(with = "lossy")]
+    pub dir: PathBuf,
+    /// How many.
+    pub count: u64,
+    /// What they take, in bytes.
+    pub bytes: u64,
+    /// When the newest was made.
+    pub last: Option<String>,
+    /// When it was last tried in vain; null since one was made.
+    pub failed: Option<String>,
+    /// Why that was in vain.
+    pub error: Option<String>,
 }
 
 /// Whether the kernel goes to the backing files by itself.

@@ -1,24 +1,63 @@
 //! Copying the catalog from time to time.
 //!
-//! Owns which of the copies stay: the two newest, the last of each of seven days and of four weeks.
+//! Owns which of the copies stay: the two newest, the last of each of seven days and of four weeks; and what
+//! `status` says of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use parking_lot::Mutex;
 
-use super::host::told;
+use super::host::{every, told};
 use super::periodic::Task;
 use crate::catalog::Catalog;
 use crate::catalog::backup::{self, Backup};
 use crate::clock::now_ns;
+use crate::config::MountConfig;
+use crate::control::BackupRecord;
 use crate::retention::{Count, Decision, History, Item, Keep, Life, Limit, Policy};
+use crate::timespec::rfc3339;
 
 /// Copies the catalog into its state directory.
 #[derive(Debug)]
 pub(super) struct Backups {
     pub(super) catalog: Arc<Catalog>,
     pub(super) state_dir: PathBuf,
+    /// What went wrong the last time; `None` if it went well.
+    pub(super) failed: Arc<Mutex<Option<Failure>>>,
+}
+
+/// Why the catalog was not copied.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    time_ns: i64,
+    error: String,
+}
+
+/// What there is to say of the copies of a catalog.
+pub(super) fn describe(
+    config: &MountConfig,
+    state_path: &Path,
+    failed: Option<Failure>,
+) -> BackupRecord {
+    let (found, unread) = match backup::list(state_path) {
+        Ok(found) => (found, None),
+        Err(error) => (Vec::new(), Some(Failure { time_ns: now_ns(), error: told(error) })),
+    };
+    let (failed, error) = match failed.or(unread) {
+        Some(failure) => (Some(rfc3339(failure.time_ns)), Some(failure.error)),
+        None => (None, None),
+    };
+    BackupRecord {
+        every: every(config.backup),
+        dir: backup::dir(&config.state_dir()),
+        count: found.len() as u64,
+        bytes: found.iter().map(|backup| backup.size).sum(),
+        last: found.last().map(|backup| rfc3339(backup.time_ns)),
+        failed,
+        error,
+    }
 }
 
 impl Task for Backups {
@@ -33,7 +72,7 @@ impl Task for Backups {
     fn run(&self) {
         if self.catalog.status().degraded.is_some() {
             // What is being repaired is no copy to keep.
-            return;
+            return self.fail(now_ns(), "the catalog is degraded".into());
         }
         let now = now_ns();
         let copied = self.catalog.back_up(now).and_then(|made| {
@@ -46,9 +85,20 @@ impl Task for Backups {
             }
             Ok(())
         });
-        if let Err(error) = copied {
-            tracing::error!(error = told(error), "the catalog was not copied");
+        match copied {
+            Ok(()) => *self.failed.lock() = None,
+            Err(error) => {
+                let error = told(error);
+                tracing::error!(error, "the catalog was not copied");
+                self.fail(now, error);
+            }
         }
+    }
+}
+
+impl Backups {
+    fn fail(&self, time_ns: i64, error: String) {
+        *self.failed.lock() = Some(Failure { time_ns, error });
     }
 }
 

@@ -5,6 +5,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
+use super::backups::{self, Failure};
 use super::reconciler::Asker;
 use super::restorer::Restorer;
 use super::verify;
@@ -29,6 +32,10 @@ use crate::types::{Seq, Writer};
 pub(super) struct MountHost {
     pub(super) config: MountConfig,
     pub(super) disk: Disk,
+    /// The state directory, by its descriptor.
+    pub(super) state_path: PathBuf,
+    /// Why the catalog was not copied the last time.
+    pub(super) not_copied: Arc<Mutex<Option<Failure>>>,
     pub(super) fs: Arc<Fs>,
     pub(super) catalog: Arc<Catalog>,
     pub(super) threads: usize,
@@ -84,6 +91,11 @@ impl Host for MountHost {
                 PackingState::WaitsForRoom => "waits for room",
             }
             .into(),
+            backups: Some(backups::describe(
+                &self.config,
+                &self.state_path,
+                self.not_copied.lock().clone(),
+            )),
         }
     }
 
@@ -182,7 +194,7 @@ pub(super) fn told(error: impl std::error::Error + Send + Sync + 'static) -> Str
 }
 
 /// How often something is done without being asked; `None` is never.
-fn every(repeat: Repeat) -> Option<String> {
+pub(super) fn every(repeat: Repeat) -> Option<String> {
     match repeat {
         Repeat::Off => None,
         Repeat::Every(span) => Some(span.to_string()),

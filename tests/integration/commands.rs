@@ -107,6 +107,7 @@ fn records_have_their_fields() {
             "queue",
             "wal_bytes",
             "degraded",
+            "backups",
             "reconcile",
         ],
     );
@@ -133,6 +134,7 @@ fn records_have_their_fields() {
         ],
     );
     has(&status["reconcile"]["limits"], &["disk", "threads", "bytes_per_s"]);
+    has(&status["backups"], &["every", "dir", "count", "bytes", "last", "failed", "error"]);
     let time: String = log[0]["time"].as_str().unwrap().into();
     assert!(time.contains('T') && time.ends_with("+00:00"), "RFC 3339 in UTC: {time}");
 }

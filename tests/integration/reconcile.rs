@@ -196,3 +196,33 @@ fn a_run_makes_way_for_the_mount_and_still_comes_to_its_end() {
     mounted.assert_catalog_is_true();
     mounted.assert_survives_remount();
 }
+
+#[test]
+fn status_tells_of_the_copies_of_the_catalog() {
+    if !can_mount() {
+        return;
+    }
+    let copied = Mounted::with_options("backup=1s");
+    fs::write(copied.at("f"), "x").unwrap();
+    copied.wait_for("a copy", || copied.status()["backups"]["count"].as_u64() > Some(0));
+    let backups = copied.status()["backups"].clone();
+    assert_eq!(backups["every"], "1s");
+    assert!(backups["bytes"].as_u64() > Some(0), "{backups}");
+    assert!(backups["last"].is_string() && backups["error"].is_null(), "{backups}");
+    assert_eq!(backups["dir"], copied.backing.join(".horace/backups").to_str().unwrap());
+    let told = copied.ok(&["status", "."]);
+    assert!(told.contains("  backups      each 1s, "), "{told}");
+
+    let none = Mounted::with_options("backup=off");
+    assert_eq!(none.status()["backups"]["every"], Value::Null);
+    assert!(none.ok(&["status", "."]).contains("  backups      off, none yet, in "));
+
+    let failing = Mounted::prepared("backup=1s", |dir| {
+        fs::create_dir(dir.join(".horace")).unwrap();
+        fs::write(dir.join(".horace/backups"), "no directory").unwrap();
+    });
+    failing.wait_for("a failure", || failing.status()["backups"]["failed"].is_string());
+    let backups = failing.status()["backups"].clone();
+    assert!(backups["error"].as_str().unwrap().contains("Not a directory"), "{backups}");
+    assert!(failing.ok(&["status", "."]).contains("each 1s, none yet, failed now: "));
+}

@@ -46,6 +46,7 @@ impl Host for FakeHost {
             refused: vec!["proc".into()],
             nodes: 1,
             packing: "off".into(),
+            backups: None,
         }
     }
 
