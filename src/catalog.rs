@@ -90,6 +90,43 @@ pub enum CatalogError {
         /// The database file.
         path: PathBuf,
     },
+    /// There is none, and none can be made.
+    #[error("cannot make the catalog {}", path.display())]
+    Create {
+        /// The database file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file was written by an older Horace, and is only to be read.
+    #[error(
+        "the catalog {} has the older schema {found}, this program reads {known}: mount its \
+         directory once, which brings it up to date",
+        path.display()
+    )]
+    Older {
+        /// The database file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The schema that this program reads.
+        known: usize,
+    },
+    /// The file was written by an older Horace, and cannot be brought up to date.
+    #[error(
+        "the catalog {} cannot be brought from schema {found} to {known}, and stays as it was",
+        path.display()
+    )]
+    Migrate {
+        /// The database file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The schema that it should have.
+        known: usize,
+        /// SQLite's reason.
+        source: rusqlite::Error,
+    },
     /// The file was written by a newer Horace.
     #[error(
         "the catalog {} has schema {found}, this program knows {known}: \
@@ -225,8 +262,9 @@ impl Catalog {
     /// Opens or creates the catalog in `state_dir` and starts its writer.
     ///
     /// # Errors
-    /// [`CatalogError::Newer`] for a file of a newer schema, [`CatalogError::Open`] for anything
-    /// that is not a catalog: it is never replaced by an empty one.
+    /// [`CatalogError::Newer`] for a file of a newer schema, [`CatalogError::Migrate`] for an older one that
+    /// has to stay as it is, [`CatalogError::Open`] for anything that is not a catalog: it is never
+    /// replaced by an empty one.
     pub fn open(state_dir: &Path) -> Result<Self, CatalogError> {
         let path = state_dir.join(FILE_NAME);
         let db = schema::open_writer(&path)?;

@@ -159,13 +159,7 @@ fn write_copy(
     mark: impl FnOnce(&Connection) -> rusqlite::Result<()>,
 ) -> Result<PathBuf, BackupError> {
     let unfinished = dir.join(UNFINISHED);
-    for suffix in ["", "-wal", "-shm", "-journal"] {
-        let left = dir.join(format!("{UNFINISHED}{suffix}"));
-        match fs::remove_file(&left) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&left)(error)),
-            _ => {}
-        }
-    }
+    schema::remove_database(&unfinished).map_err(at(&unfinished))?;
     let mut db = Connection::open(&unfinished)?;
     // -1 is everything: what is copied in several steps begins anew with each change.
     Copying::new(source, &mut db)?.step(-1)?;
@@ -198,7 +192,8 @@ pub(super) fn write_again(db: &Connection, path: &Path, now_ns: i64) -> Result<(
 /// Why a backup cannot be used.
 fn check(path: &Path) -> Result<(), String> {
     let check = || -> Result<Option<String>, CatalogError> {
-        let db = schema::open_reader(path)?;
+        // An older one is brought up to date by the next run.
+        let db = schema::open_of_any_schema(path)?;
         let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         Ok((found != "ok").then_some(found))
     };

@@ -1,14 +1,21 @@
 //! The tables, and opening the database file.
 //!
 //! Owns the SQL of the schema, its migrations and the connection settings. Migrations are only ever
-//! appended; each start runs the missing ones in one transaction. A file of a newer schema is refused.
-//! After a crash SQLite's WAL brings the last commits back; with `synchronous=NORMAL` a power cut
-//! may lose the last of them, whole, and the next reconcile finds again what they said.
+//! appended; each start runs the missing ones in one transaction. A file of a newer schema is refused, and
+//! queries refuse an older one, which only the writer brings up to date. After a crash SQLite's WAL
+//! brings the last commits back; with `synchronous=NORMAL` a power cut may lose the last of them,
+//! whole, and the next reconcile finds again what they said.
+//!
+//! # Order of steps
+//! A new database: `tables under another name → sync → name`, since one that is found empty is refused.
+//! A crash before the name leaves a file that the next start removes. An old one: `missing steps and
+//! user_version in one commit`; a crash or an error before it leaves the database as it was.
 #![expect(clippy::disallowed_types, reason = "the catalog owns the database")]
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::CatalogError;
 
@@ -221,36 +228,70 @@ CREATE TABLE device (
 /// The newest schema this program knows.
 pub(super) const VERSION: usize = MIGRATIONS.len();
 
+/// What a new database is called, beside its place, until it is whole.
+const UNFINISHED: &str = "catalog.new";
+
 /// Opens the database for the writer, creating or migrating it.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, CatalogError> {
-    if path.metadata().is_ok_and(|found| found.len() == 0) {
-        return Err(CatalogError::Empty { path: path.into() });
+    match path.metadata() {
+        Ok(found) if found.len() == 0 => return Err(CatalogError::Empty { path: path.into() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path)?,
+        _ => {}
     }
-    let mut db = Connection::open(path).map_err(|source| CatalogError::open(path, source))?;
-    let step = || -> rusqlite::Result<i64> {
-        settings(&db, WRITER_CACHE_KIB)?;
-        db.pragma_update(None, "journal_mode", "wal")?;
-        // Measured: FULL costs nothing at large batches and 2x to 3x at small ones. `horace sync`
-        // is the durable point.
-        db.pragma_update(None, "synchronous", "normal")?;
-        // A checkpoint in the writer stalls it for 80 to 120 ms; another thread does it.
-        db.pragma_update(None, "wal_autocheckpoint", 0)?;
-        db.pragma_update(None, "foreign_keys", true)?;
-        user_version(&db)
-    };
-    let found = step().map_err(|source| CatalogError::open(path, source))?;
-    check_version(path, found)?;
-    migrate(&mut db, found).map_err(|source| CatalogError::open(path, source))?;
+    let mut db = connect_writer(path).map_err(|source| CatalogError::open(path, source))?;
+    let found = user_version(&db).map_err(|source| CatalogError::open(path, source))?;
+    check_not_newer(path, found)?;
+    migrate(&mut db, found).map_err(|source| match source.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            CatalogError::open(path, source)
+        }
+        _ => CatalogError::Migrate { path: path.into(), found, known: VERSION, source },
+    })?;
     Ok(db)
+}
+
+/// Makes a database where there is none.
+fn create(path: &Path) -> Result<(), CatalogError> {
+    let error = |source| CatalogError::Create { path: path.into(), source };
+    let unfinished = path.with_file_name(UNFINISHED);
+    remove_database(&unfinished).map_err(error)?;
+    // Not yet with a log of its own: the commit is in the file, and synced.
+    let made = Connection::open(&unfinished).and_then(|mut db| migrate(&mut db, 0));
+    made.map_err(|source| error(io::Error::other(source)))?;
+    // The log of a database that is gone belongs to no other.
+    remove_database(path).and_then(|()| std::fs::rename(&unfinished, path)).map_err(error)
+}
+
+/// Removes a database and the files that SQLite has beside it, as far as they are there.
+pub(super) fn remove_database(path: &Path) -> io::Result<()> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        match std::fs::remove_file(PathBuf::from(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Opens the database for queries only.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, CatalogError> {
+    let db = open_of_any_schema(path)?;
+    let found = user_version(&db).map_err(|source| CatalogError::open(path, source))?;
+    if usize::try_from(found).is_ok_and(|found| found < VERSION) {
+        return Err(CatalogError::Older { path: path.into(), found, known: VERSION });
+    }
+    Ok(db)
+}
+
+/// Opens a database that may be older, for what does not depend on its tables.
+pub(super) fn open_of_any_schema(path: &Path) -> Result<Connection, CatalogError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let error = |source| CatalogError::open(path, source);
     let db = Connection::open_with_flags(path, flags).map_err(error)?;
     settings(&db, READER_CACHE_KIB).map_err(error)?;
-    check_version(path, user_version(&db).map_err(error)?)?;
+    check_not_newer(path, user_version(&db).map_err(error)?)?;
     Ok(db)
 }
 
@@ -259,6 +300,19 @@ const WRITER_CACHE_KIB: i64 = 65_536;
 
 /// Pages that each of several readers keeps; the kernel has the others.
 const READER_CACHE_KIB: i64 = 8_192;
+
+fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open(path)?;
+    settings(&db, WRITER_CACHE_KIB)?;
+    db.pragma_update(None, "journal_mode", "wal")?;
+    // Measured: FULL costs nothing at large batches and 2x to 3x at small ones. `horace sync`
+    // is the durable point.
+    db.pragma_update(None, "synchronous", "normal")?;
+    // A checkpoint in the writer stalls it for 80 to 120 ms; another thread does it.
+    db.pragma_update(None, "wal_autocheckpoint", 0)?;
+    db.pragma_update(None, "foreign_keys", true)?;
+    Ok(db)
+}
 
 fn settings(db: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
     db.set_prepared_statement_cache_capacity(64);
@@ -271,7 +325,7 @@ fn user_version(db: &Connection) -> rusqlite::Result<i64> {
     db.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-fn check_version(path: &Path, found: i64) -> Result<(), CatalogError> {
+fn check_not_newer(path: &Path, found: i64) -> Result<(), CatalogError> {
     if usize::try_from(found).is_ok_and(|found| found <= VERSION) {
         return Ok(());
     }

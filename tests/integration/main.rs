@@ -48,6 +48,7 @@ mod scale;
 mod stress;
 mod tools;
 mod trouble;
+mod upgrade;
 mod verify;
 mod views;
 mod work;

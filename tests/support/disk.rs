@@ -43,6 +43,17 @@ impl Disk {
         Some(disk)
     }
 
+    /// A filesystem whose image is packed in an archive, under the name `image`.
+    pub(crate) fn unpack(archive: &Path) -> Self {
+        let disk = Self { dir: Self::new_dir(None) };
+        let mut tar = Command::new("tar");
+        tar.args(["--zstd", "--extract", "--file"]).arg(archive);
+        must(tar.arg("--directory").arg(disk.dir.path()));
+        std::fs::create_dir(disk.path()).unwrap();
+        disk.mount();
+        disk
+    }
+
     fn new_dir(within: Option<&Path>) -> tempfile::TempDir {
         let mut builder = tempfile::Builder::new();
         builder.prefix("horace-disk-");

@@ -322,7 +322,7 @@ impl Mounted {
 
 impl Mounted {
     /// Takes every mount away from the mountpoint.
-    fn detach(&self) {
+    pub(crate) fn detach(&self) {
         while self.is_mounted() {
             let flags = rustix::mount::UnmountFlags::DETACH;
             if rustix::mount::unmount(&self.mountpoint, flags).is_err() {
