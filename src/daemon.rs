@@ -3,8 +3,10 @@
 //! Owns the order of starting and stopping. Start: give up what rights are not needed, lock the backing
 //! directory, open the catalog, watch, mount, answer at the socket, say that it is ready, and only then
 //! compare the directory with the catalog. Stop, by a signal or an unmount: no more requests, seal what is
-//! open, commit what is queued. A crash at any point leaves a dead mount and a catalog that is behind; the
-//! next start cleans up the one and catches up with the other.
+//! open, commit what is queued. A mount that is in use when a signal comes is served for a moment longer,
+//! then dead, and taken out of the tree last: until then nobody reaches what lies beneath it. A crash at
+//! any point leaves a dead mount and a catalog that is behind; the next start cleans up the one and
+//! catches up with the other.
 
 mod backups;
 mod host;
@@ -22,7 +24,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use parking_lot::Mutex;
@@ -34,9 +36,11 @@ use crate::config::{Disk, Keep, MountConfig, OWN_DIR, Repeat, Watch};
 use crate::control::registry::{self, Registration};
 use crate::control::{Server, ServerConfig};
 use crate::fs::{Fs, Options, PackingOptions, Writes};
-use crate::fuse::session::{PassthroughStatus, Session, Unmount, is_dead, unmount};
+use crate::fuse::session::{
+    PassthroughStatus, Session, Unmount, is_dead, mount_id, unmount, write_back,
+};
 use crate::store::Store;
-use crate::sys;
+use crate::sys::{self, Errno};
 use backups::{Backups, Failure};
 use host::MountHost;
 use lock::BackingLock;
@@ -50,6 +54,9 @@ pub use rebuild::rebuild;
 
 /// How long users of a mount that is taken away by a signal have to finish.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How often it is tried whether they have.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// How a directory of Horace's own is opened.
 const OWN_FLAGS: OFlags =
@@ -75,10 +82,7 @@ pub fn run(
     privileges::drop_unneeded();
     sys::alloc::give_back_in_background();
     config.resolve_paths(&std::env::current_dir().context("no working directory")?);
-    if is_dead(&config.mountpoint) {
-        tracing::info!(path = %config.mountpoint.display(), "cleaning up a dead mount");
-        unmount(&config.mountpoint, Unmount::Detach).context("cannot clean up a dead mount")?;
-    }
+    take_away_the_dead(&config.mountpoint).context("cannot clean up a dead mount")?;
     let backing = open_backing(&config.backing)?;
     let lock = BackingLock::take(&backing, &config.backing)?;
     let state = open_state_dir(&config, &backing)?;
@@ -101,9 +105,11 @@ pub fn run(
     let threads = threads(&config);
     let session = Session::mount(Arc::clone(&fs), &config, threads, trial)?;
     let started_ns = crate::clock::now_ns();
+    let mount_id = mount_id(&config.mountpoint);
     let daemon = Daemon {
         config,
         disk,
+        mount_id,
         fs,
         catalog,
         store,
@@ -115,15 +121,41 @@ pub fn run(
     };
     let served = daemon.serve(session, &runtime_dir, ready);
     daemon.stop();
+    if daemon.is_in_place()
+        && let Err(error) = take_away_the_dead(&daemon.config.mountpoint)
+    {
+        tracing::error!(%error, "the mount stays there, dead");
+    }
     // `horace umount` waits for the end of the registration: everything is committed by then.
     drop((state, lock));
     served.map(drop)
+}
+
+/// Takes a mount that nobody serves out of the tree; who uses it still keeps that.
+fn take_away_the_dead(mountpoint: &Path) -> std::io::Result<()> {
+    if !is_dead(mountpoint) {
+        return Ok(());
+    }
+    tracing::info!(path = %mountpoint.display(), "taking away a dead mount");
+    unmount(mountpoint, Unmount::Detach)
+}
+
+/// Ends a mount that is in use. It stays where it is, dead.
+fn cut_off(mountpoint: &Path) {
+    if let Err(error) = write_back(mountpoint) {
+        tracing::warn!(%error, "what was stored to mapped files may be lost");
+    }
+    if let Err(error) = unmount(mountpoint, Unmount::Abort) {
+        tracing::error!(%error, "cannot end it");
+    }
 }
 
 /// Everything that lives as long as the mount.
 struct Daemon {
     config: MountConfig,
     disk: Disk,
+    /// Which mount it is.
+    mount_id: Option<u64>,
     fs: Arc<Fs>,
     catalog: Arc<Catalog>,
     store: Option<Arc<Store>>,
@@ -194,7 +226,7 @@ impl Daemon {
         }
         match result {
             Ok(served) => served.context("the connection to the kernel broke")?,
-            Err(StillBusy) => tracing::warn!("stopping although files are still open"),
+            Err(StillBusy) => tracing::warn!("stopping although it is still in use"),
         }
         Ok(registration)
     }
@@ -269,10 +301,22 @@ impl Daemon {
         };
         tracing::info!(signal, "unmounting");
         let path = &self.config.mountpoint;
-        if let Err(error) = unmount(path, Unmount::IfFree) {
-            tracing::info!(%error, "in use: taking the mount out of the tree");
-            if let Err(error) = unmount(path, Unmount::Detach) {
-                tracing::error!(%error, "cannot unmount");
+        let mut deadline = Instant::now() + GRACE;
+        while self.is_in_place()
+            && let Err(error) = unmount(path, Unmount::IfFree)
+        {
+            let busy = Errno::from_io_error(&error) == Some(Errno::BUSY);
+            if !busy || Instant::now() >= deadline {
+                tracing::warn!(%error, "ending a mount that is in use");
+                cut_off(path);
+                break;
+            }
+            match events.recv_timeout(RETRY) {
+                Ok(Ended::Served(result)) => return Ok(result),
+                // Who asks twice is in a hurry.
+                Ok(Ended::Signal(_)) => deadline = Instant::now(),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return gone(),
             }
         }
         loop {
@@ -283,6 +327,12 @@ impl Daemon {
                 Err(mpsc::RecvTimeoutError::Disconnected) => return gone(),
             }
         }
+    }
+
+    /// Whether the mount is what is at its path: others may have detached it, and what lay beneath, or was
+    /// mounted since, is not ours to unmount.
+    fn is_in_place(&self) -> bool {
+        mount_id(&self.config.mountpoint) == self.mount_id
     }
 
     fn stop(&self) {
@@ -298,7 +348,7 @@ enum Ended {
     Signal(i32),
 }
 
-/// Files are still open although the mount is gone from the tree.
+/// Requests are still under way although the mount is at its end.
 struct StillBusy;
 
 /// Why the catalog cannot be opened, and what can be done.

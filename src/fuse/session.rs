@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::Adapter;
@@ -262,16 +262,37 @@ pub fn is_dead(path: &Path) -> bool {
     matches!(rustix::fs::statfs(path), Err(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
-/// Takes away a mount; a dead or busy one at once if `how` says so.
+/// The kernel's number of what is mounted at a path, also of a dead mount; `None` before Linux 5.8.
+pub fn mount_id(path: &Path) -> Option<u64> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(CWD, path, flags, StatxFlags::MNT_ID).ok()?;
+    let told = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
+    told.then_some(found.stx_mnt_id)
+}
+
+/// Has the kernel hand over what users have stored to mapped files: it drops that with the connection.
+///
+/// # Errors
+/// The kernel's.
+pub fn write_back(path: &Path) -> std::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = rustix::fs::open(path, flags, Mode::empty())?;
+    Ok(rustix::fs::syncfs(root)?)
+}
+
+/// Takes away a mount, as hard as `how` says.
 ///
 /// # Errors
 /// `EBUSY` if it is in use; the kernel's or `fusermount3`'s.
 pub fn unmount(path: &Path, how: Unmount) -> std::io::Result<()> {
-    let mut flags = UnmountFlags::NOFOLLOW;
-    if how == Unmount::Detach {
-        flags |= UnmountFlags::DETACH;
-    }
+    let flags = match how {
+        Unmount::IfFree => UnmountFlags::NOFOLLOW,
+        Unmount::Abort => UnmountFlags::NOFOLLOW | UnmountFlags::FORCE,
+        Unmount::Detach => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
+    };
     match rustix::mount::unmount(path, flags) {
+        // It is in use, but dead.
+        Err(Errno::BUSY) if how == Unmount::Abort => Ok(()),
         Err(Errno::PERM) => unmount_as_user(path, how),
         result => Ok(result?),
     }
@@ -282,6 +303,9 @@ pub fn unmount(path: &Path, how: Unmount) -> std::io::Result<()> {
 pub enum Unmount {
     /// Only if nobody uses it.
     IfFree,
+    /// Break the connection to the kernel, and leave the mount in the tree if somebody uses it: everything
+    /// then fails with `ENOTCONN`. `fusermount3` can only detach.
+    Abort,
     /// Take it out of the tree now, and let its users finish.
     Detach,
 }
@@ -289,7 +313,7 @@ pub enum Unmount {
 fn unmount_as_user(path: &Path, how: Unmount) -> std::io::Result<()> {
     let mut command = std::process::Command::new("fusermount3");
     command.arg("-u");
-    if how == Unmount::Detach {
+    if how != Unmount::IfFree {
         command.arg("-z");
     }
     let output = command.arg("--").arg(path).output()?;

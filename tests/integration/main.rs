@@ -49,6 +49,7 @@ mod stress;
 mod tools;
 mod trouble;
 mod upgrade;
+mod users;
 mod verify;
 mod views;
 mod work;

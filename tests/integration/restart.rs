@@ -31,7 +31,7 @@ fn file_id(mounted: &Mounted, path: &str) -> String {
     mounted.log_of(path).last().unwrap()["file_id"].as_str().unwrap().to_owned()
 }
 
-fn terminate(pid: u32) {
+pub(crate) fn terminate(pid: u32) {
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::TERM).unwrap();
 }
 
