@@ -95,8 +95,8 @@ fn many_writers_on_a_slow_disk_of_the_catalog_wait_and_lose_nothing() {
     let (queue, memory) = (most(&samples, |s| s.queue), most(&samples, |s| s.memory));
     eprintln!("{done} operations, at most {queue} changes waiting, {memory} B");
     tracer.stop();
-    // One that finds room may bring a few changes at once.
-    assert!(queue <= 65_536 + 1_000, "{queue}");
+    // As many as wait may be on their way to the disk; one that finds room may bring a few at once.
+    assert!(queue <= 2 * 65_536 + 1_000, "{queue}");
     assert!(memory < 512 * MIB, "{memory} B");
     mounted.sync();
     assert!(mounted.status()["degraded"].is_null(), "{:#}", mounted.status());
