@@ -26,7 +26,7 @@ use super::pending::{PATIENCE, Pending, Purpose, Work};
 use super::privileges::as_writer;
 use super::{Fs, NodeId};
 use crate::catalog::event::Op;
-use crate::sys::{Errno, stat};
+use crate::sys::{Errno, lease, stat};
 use crate::types::{Attr, Caller, ContentHash, Inode, Kind, Origin, SessionId};
 
 /// How often a file that changes while it is read is read again.
@@ -80,6 +80,10 @@ impl Fs {
 
     /// Seals what an open file has at the end of the daemon.
     pub(super) fn seal_at_end(&self, file: &Arc<File>) {
+        if file.session.is_some() {
+            // A mapping outlives the mount; the next start is to see what is stored to it.
+            lease::watch_stores(file.fd.as_fd());
+        }
         self.seal_file(file, Why::Close);
     }
 

@@ -25,6 +25,7 @@ use crate::catalog::read::{KnownEntries, KnownEntry};
 use crate::config::OWN_DIR;
 use crate::sys::Errno;
 use crate::sys::handle::{self as file_handle, FileHandle};
+use crate::sys::lease::{self, Writers};
 use crate::sys::stat::{self, Stat};
 use crate::types::{FileId, Inode, InodeKey, Kind, Name, Stamp};
 
@@ -565,6 +566,10 @@ impl Fs {
                     look.counts.errors.fetch_add(1, Ordering::Relaxed);
                 })?;
                 look.counts.read_files.fetch_add(1, Ordering::Relaxed);
+                if lease::writers(reader.as_fd()) == Writers::Some {
+                    // Perhaps by a mapping that has outlived its mount, of which nobody tells.
+                    lease::watch_stores(reader.as_fd());
+                }
                 let broken_off = Cell::new(false);
                 let enough = |bytes| {
                     broken_off.set(!look.read(bytes));
