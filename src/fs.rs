@@ -16,6 +16,7 @@ mod attr;
 mod channel;
 mod create;
 mod dir;
+mod examine;
 mod fds;
 mod handle;
 mod hashing;

@@ -20,9 +20,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::examine::Look;
 use super::load::Bandwidth;
 use super::lookup::open_path;
-use super::walk::{DirJob, Look, Pacing, Walk};
+use super::walk::{DirJob, Pacing, Walk};
 use super::{Fs, identify};
 use crate::catalog::CatalogError;
 use crate::catalog::event::{Event, Op, Place};

@@ -1,36 +1,30 @@
-//! The parallel walk over the backing directory, and looking at one name of it.
+//! The parallel walk over the backing directory.
 //!
 //! Owns the comparison of a directory with what the catalog has of it. Unchanged files cost one
 //! `statx`: inode number, size and times are those of their digest. Times so young that a change could
 //! have come in the same tick are not trusted, as git does with its index.
 
-use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags, RawDir};
 
-use super::hashing::{Whole, open_to_read, read_marked, untimed};
-use super::lookup::{open_path, read_link};
+use super::examine::{Look, Reading};
+use super::hashing::untimed;
+use super::lookup::open_path;
 use super::node::Node;
 use super::reconcile::{Counts, Later, Pacer};
 use super::{Fs, Handles, TICK_NS, identify};
-use crate::catalog::event::{Found, Op, Place};
 use crate::catalog::read::{KnownEntries, KnownEntry};
 use crate::config::OWN_DIR;
 use crate::sys::Errno;
 use crate::sys::handle::{self as file_handle, FileHandle};
-use crate::sys::lease::{self, Writers};
 use crate::sys::stat::{self, Stat};
-use crate::types::{FileId, Inode, InodeKey, Kind, Name, Stamp};
-
-/// How often a name that changes while it is looked at is looked at again.
-const ATTEMPTS: usize = 3;
+use crate::types::{FileId, InodeKey, Kind, Name, Stamp};
 
 /// A directory to look at.
 #[derive(Debug, Clone)]
@@ -112,40 +106,6 @@ impl DirJob {
                 if key == self.key { Ok(fd) } else { Err(Errno::STALE) }
             }
         }
-    }
-}
-
-/// When the content of a file is read that has a name where the catalog knows none, or other times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
-    /// Always: nobody knows what happened to it.
-    Always,
-    /// If it does not have the size and the modification time of its digest: it is known that it was not
-    /// written.
-    IfChanged,
-}
-
-/// How names are looked at.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Look<'c> {
-    pub(super) counts: &'c Counts,
-    pub(super) reading: Reading,
-    /// Everything else has been looked at: what had a name before and was not found is nowhere.
-    pub(super) is_late: bool,
-    /// What says how fast; there is no limit without it.
-    pacer: Option<&'c Pacer<'c>>,
-}
-
-impl<'c> Look<'c> {
-    /// At names of which nothing more is known.
-    pub(super) fn new(counts: &'c Counts, pacer: Option<&'c Pacer<'c>>) -> Self {
-        Self { counts, reading: Reading::Always, is_late: false, pacer }
-    }
-
-    /// Counts bytes that were read, and waits as the limits want it; whether to go on.
-    fn read(&self, bytes: u64) -> bool {
-        self.counts.read_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.pacer.is_none_or(|pacer| pacer.read(bytes))
     }
 }
 
@@ -493,106 +453,6 @@ fn join(path: &mut Vec<u8>, name: &[u8]) {
 }
 
 impl Fs {
-    /// Looks at one name, reads what it stands for, and tells the catalog, unless an operation of the
-    /// mount is about to.
-    pub(super) fn observe(&self, dir: &OwnedFd, parent: InodeKey, name: &[u8]) {
-        self.observe_by(Look::new(&self.reconcile.counts, None), dir, parent, name);
-    }
-
-    pub(super) fn observe_by(&self, look: Look<'_>, dir: &OwnedFd, parent: InodeKey, name: &[u8]) {
-        let Ok(c_name) = CString::new(name) else { return };
-        for _ in 0..ATTEMPTS {
-            let Ok((inode, found)) = self.examine(look, dir, name) else { return };
-            self.catalog.wait_for_room();
-            let _tree = self.tree.write();
-            let Ok(now) = stat::lstat_at(dir.as_fd(), &c_name) else { return };
-            let file = inode.attr.kind == Kind::File;
-            if now.attr.ino != inode.key.ino || (file && now.attr.stamp() != inode.attr.stamp()) {
-                continue;
-            }
-            let busy = self.nodes.find(now.fs.dev, inode.key).is_some_and(|node| is_busy(&node));
-            let found = if file && busy { Found::Unread } else { found };
-            let at = Place { parent, name: name.into() };
-            self.push_observed(Op::Observe { at, inode, found, origin: self.origin() });
-            return;
-        }
-    }
-
-    /// Whether exactly this inode has a name.
-    fn has_name(&self, dir: &OwnedFd, name: &[u8], key: InodeKey) -> bool {
-        let found = open_path(dir.as_fd(), name).and_then(|fd| {
-            let stat = stat::fstat(&fd)?;
-            identify(fd.as_fd(), &stat, self.handles, self.root_fs.dev)
-        });
-        found.is_ok_and(|(found, _)| found == key)
-    }
-
-    /// How far a file can be what the catalog knows of it.
-    fn known_size(&self, key: InodeKey) -> Option<u64> {
-        if !self.imported.load(Ordering::Relaxed) {
-            return None;
-        }
-        self.catalog.read_committed(|reader| reader.known_size(key)).ok().flatten()
-    }
-
-    /// Whether the catalog has a digest for a file of this size and modification time, or somebody is
-    /// about to tell one.
-    fn has_digest(&self, inode: &Inode) -> bool {
-        if self.nodes.find_anywhere(inode.key).is_some_and(|node| is_busy(&node)) {
-            return true;
-        }
-        let known = self.catalog.read_committed(|reader| reader.by_inode(inode.key));
-        known.ok().flatten().is_some_and(|known| {
-            known.hash.is_some()
-                && (known.size, known.mtime_ns) == (inode.attr.size, inode.attr.mtime.as_ns())
-        })
-    }
-
-    fn examine(&self, look: Look<'_>, dir: &OwnedFd, name: &[u8]) -> Result<(Inode, Found), Errno> {
-        let fd = open_path(dir.as_fd(), name)?;
-        let stat = stat::fstat(&fd)?;
-        if self.is_foreign(&stat) {
-            return Err(Errno::XDEV);
-        }
-        let (key, _) = identify(fd.as_fd(), &stat, self.handles, self.root_fs.dev)?;
-        let unread = Inode { key, attr: stat.attr };
-        match stat.attr.kind {
-            Kind::Symlink => Ok((unread, Found::Target(read_link(fd.as_fd())?))),
-            Kind::File if look.reading == Reading::IfChanged && self.has_digest(&unread) => {
-                Ok((unread, Found::Unread))
-            }
-            Kind::File => {
-                let reader = open_to_read(&fd).inspect_err(|_| {
-                    look.counts.errors.fetch_add(1, Ordering::Relaxed);
-                })?;
-                look.counts.read_files.fetch_add(1, Ordering::Relaxed);
-                if lease::writers(reader.as_fd()) == Writers::Some {
-                    // Perhaps by a mapping that has outlived its mount, of which nobody tells.
-                    lease::watch_stores(reader.as_fd());
-                }
-                let broken_off = Cell::new(false);
-                let enough = |bytes| {
-                    broken_off.set(!look.read(bytes));
-                    broken_off.get()
-                };
-                let mark = self.known_size(key).filter(|size| *size < stat.attr.size);
-                for _ in 0..ATTEMPTS {
-                    let read = read_marked(reader.as_fd(), None, mark, &enough)?;
-                    if broken_off.get() {
-                        return Err(Errno::INTR);
-                    }
-                    if let Some(Whole { tail, attr }) = read {
-                        let found = Found::Content(tail.digest(), tail.beginning);
-                        return Ok((Inode { key, attr }, found));
-                    }
-                }
-                Ok((unread, Found::Unread))
-            }
-            Kind::Dir if look.is_late => Ok((unread, Found::Heir)),
-            _ => Ok((unread, Found::Unread)),
-        }
-    }
-
     /// Calls `visit` for every name of a directory that is served.
     pub(super) fn list(
         &self,
@@ -613,28 +473,6 @@ impl Fs {
             }
         }
         Ok(())
-    }
-
-    /// While a directory is catalogued for the first time, a small file that is about to be changed
-    /// is catalogued first, so that its history begins with what it was.
-    pub(super) fn observe_before_write(&self, node: &Arc<Node>) {
-        if self.imported.load(Ordering::Relaxed) {
-            return;
-        }
-        let known = self.catalog.read_committed(|reader| reader.by_inode(node.key));
-        if !matches!(known, Ok(None)) {
-            return;
-        }
-        let small = self.stat_node(node).is_ok_and(|s| s.attr.size <= self.options.read_at_close);
-        let place = node.place().and_then(|(parent, name)| Some((self.nodes.get(parent)?, name)));
-        let (true, Some((parent, name))) = (small, place) else { return };
-        {
-            let _tree = self.tree.read();
-            self.ensure_known(&parent);
-        }
-        if let Ok(fd) = self.path_fd(&parent) {
-            self.observe(&fd, parent.key, &name);
-        }
     }
 
     /// Opens a directory by its path from the root.
@@ -658,9 +496,4 @@ impl Fs {
         }
         untimed(flags, |flags| rustix::fs::openat(&at, ".", flags, Mode::empty()))
     }
-}
-
-/// Whether somebody is changing the content, so that their seal will tell.
-pub(super) fn is_busy(node: &Node) -> bool {
-    node.peek_open(|open| open.is_changing() || open.pending.is_some()) == Some(true)
 }

@@ -24,9 +24,10 @@ use parking_lot::{Condvar, Mutex};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::OFlags;
 
+use super::examine::{Reading, is_busy};
 use super::node::Node;
 use super::reconcile::{Counts, ReconcileError};
-use super::walk::{DirJob, Pacing, Reading, Walk, Wanted, is_busy};
+use super::walk::{DirJob, Pacing, Walk, Wanted};
 use super::{Fs, Handles, TICK_NS};
 use crate::sys::fanotify::{Event, Fanotify, Happened, Place, WatchError};
 use crate::sys::handle::{self as file_handle, FileHandle};

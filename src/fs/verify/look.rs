@@ -10,9 +10,9 @@ use rustix::fs::{Advice, OFlags, fadvise, fcntl_getfl, fcntl_setfl};
 use rustix::io::retry_on_intr;
 use sha2::{Digest, Sha256};
 
+use super::super::examine::is_busy;
 use super::super::hashing::open_to_read;
 use super::super::lookup::open_path;
-use super::super::walk::is_busy;
 use super::super::{Fs, identify};
 use super::finding::Place;
 use super::{Run, Trouble, VerifyError};
