@@ -1,8 +1,9 @@
 //! What a walk over the backing directory means for the temporal tree.
 //!
 //! Owns the rules for what was found rather than seen happening: a known inode at a new name has
-//! moved, an unknown one at a known name has replaced it and goes on with its history, a name without an inode is gone. All of
-//! them may be applied twice without harm. What they reveal gets the origin of the observation.
+//! moved, an unknown one at a known name has replaced it and goes on with its history, a name without an
+//! inode is gone. All of them may be applied twice without harm. What they reveal gets the origin of the
+//! observation.
 
 use super::apply::{Apply, may_continue};
 use super::event::{Found, Place, Prefix};

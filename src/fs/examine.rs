@@ -86,11 +86,7 @@ impl Fs {
 
     /// Whether exactly this inode has a name.
     pub(super) fn has_name(&self, dir: &OwnedFd, name: &[u8], key: InodeKey) -> bool {
-        let found = open_path(dir.as_fd(), name).and_then(|fd| {
-            let stat = stat::fstat(&fd)?;
-            identify(fd.as_fd(), &stat, self.handles, self.root_fs.dev)
-        });
-        found.is_ok_and(|(found, _)| found == key)
+        self.identify_name(dir.as_fd(), name).is_ok_and(|(found, _)| found == key)
     }
 
     /// How far a file can be what the catalog knows of it.

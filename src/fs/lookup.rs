@@ -142,6 +142,17 @@ impl Fs {
         Ok((entry, node))
     }
 
+    /// The identity of what has a name in a directory.
+    pub(super) fn identify_name(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+    ) -> Result<(InodeKey, Option<FileHandle>), Errno> {
+        let fd = open_path(dir, name)?;
+        let stat = stat::fstat(&fd)?;
+        identify(fd.as_fd(), &stat, self.handles, self.root_fs.dev)
+    }
+
     /// The identity of an open inode; what a cached descriptor keeps alive need not be asked again.
     pub(super) fn identity(
         &self,

@@ -7,9 +7,9 @@
 //! # Order
 //! Names that are where they were, or new, are told during the walk. What needs the whole picture waits
 //! for its end: a name that another inode has now (the old one may turn up elsewhere), with what is below
-//! it if it is a directory, directories that
-//! were moved while the walk went on, names that were not found, files whose content is still
-//! unknown. A crash at any point loses only the rest of the run; the next start begins a new one.
+//! it if it is a directory, directories that were moved while the walk went on, names that were not
+//! found, files whose content is still unknown. A crash at any point loses only the rest of the run; the
+//! next start begins a new one.
 
 mod pace;
 
@@ -20,11 +20,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::Fs;
 use super::examine::Look;
 use super::load::Bandwidth;
-use super::lookup::open_path;
 use super::walk::{DirJob, Pacing, Walk};
-use super::{Fs, identify};
 use crate::catalog::CatalogError;
 use crate::catalog::event::{Event, Op, Place};
 use crate::sys::{Errno, stat};
@@ -114,9 +113,7 @@ impl Later {
     /// What has the name now.
     fn key_now(&self, fs: &Fs) -> Option<InodeKey> {
         let dir = self.dir.open(fs).ok()?;
-        let fd = open_path(dir.as_fd(), &self.name).ok()?;
-        let stat = stat::fstat(&fd).ok()?;
-        Some(identify(fd.as_fd(), &stat, fs.handles, fs.root_fs.dev).ok()?.0)
+        fs.identify_name(dir.as_fd(), &self.name).ok().map(|(key, _)| key)
     }
 }
 
@@ -272,8 +269,8 @@ impl Fs {
     /// Compares the whole backing directory with the catalog and records the difference.
     ///
     /// Reads only files whose inode, size or times are not those of their digest, as fast as `haste` and the
-    /// limits have it. Returns when everything it found is committed. One run at a time; `begun` is called when this one's progress
-    /// can be seen.
+    /// limits have it. Returns when everything it found is committed. One run at a time; `begun` is called
+    /// when this one's progress can be seen.
     ///
     /// # Errors
     /// If the catalog or the root cannot be read, or the daemon stops meanwhile.

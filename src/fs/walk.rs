@@ -15,7 +15,6 @@ use rustix::fs::{Mode, OFlags, RawDir};
 
 use super::examine::{Look, Reading};
 use super::hashing::untimed;
-use super::lookup::open_path;
 use super::node::Node;
 use super::reconcile::{Counts, Later, Pacer};
 use super::{Fs, Handles, TICK_NS, identify};
@@ -84,9 +83,7 @@ impl DirJob {
     /// A directory in this one, by its name; known to the catalog or not.
     pub(super) fn child(&self, fs: &Fs, name: &[u8]) -> Option<Self> {
         let dir = self.open(fs).ok()?;
-        let fd = open_path(dir.as_fd(), name).ok()?;
-        let stat = stat::fstat(&fd).ok()?;
-        let (key, handle) = identify(fd.as_fd(), &stat, fs.handles, fs.root_fs.dev).ok()?;
+        let (key, handle) = fs.identify_name(dir.as_fd(), name).ok()?;
         let mut path = self.path.clone();
         join(&mut path, name);
         Some(Self { key, id: None, handle, path })
@@ -399,11 +396,7 @@ impl<'fs> Walk<'fs> {
         if self.refuses(job, name, stat) {
             return None;
         }
-        let found = open_path(dir.as_fd(), name).and_then(|fd| {
-            let stat = stat::fstat(&fd)?;
-            identify(fd.as_fd(), &stat, fs.handles, fs.root_fs.dev)
-        });
-        let Ok((key, handle)) = found else {
+        let Ok((key, handle)) = fs.identify_name(dir.as_fd(), name) else {
             self.counts.errors.fetch_add(1, Ordering::Relaxed);
             return None;
         };
