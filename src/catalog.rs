@@ -180,7 +180,7 @@ struct HealthState {
     degraded: Option<String>,
     wants_reconcile: bool,
     /// Which files are open, and how often they were written again.
-    place: Option<Place>,
+    place: Place,
     generation: u64,
 }
 
@@ -197,12 +197,12 @@ impl Health {
     /// Notes which files are open from now on; who has others open must open these.
     fn begin(&self, place: Place) {
         let mut inner = self.inner.lock();
-        inner.place = Some(place);
+        inner.place = place;
         inner.generation += 1;
     }
 
     fn place(&self) -> Place {
-        self.inner.lock().place.unwrap_or(Place::NONE)
+        self.inner.lock().place
     }
 
     fn generation(&self) -> u64 {

@@ -97,7 +97,7 @@ impl Catalog {
     /// # Errors
     /// If it cannot be read, or the copy not written.
     pub fn back_up(&self, now_ns: i64) -> Result<Backup, BackupError> {
-        let state_dir = self.path.parent().unwrap_or(Path::new("."));
+        let state_dir = parent(&self.path);
         let dir = dir(state_dir);
         let made = File::open(state_dir).and_then(|own| Ok(make_private(own, DIR)?));
         made.map_err(at(&dir))?;
@@ -135,6 +135,11 @@ pub fn rebuild(state_dir: &Path, now_ns: i64) -> Result<Rebuilt, BackupError> {
         copy(&backup.path, state_dir, &state_dir.join(FILE_NAME), mark)?;
     }
     Ok(Rebuilt { from, aside, refused })
+}
+
+/// The directory of a file.
+fn parent(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new("."))
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> BackupError + use<> {
@@ -176,14 +181,14 @@ fn write_copy(
 /// Gives a whole copy its name.
 fn give_name(unfinished: &Path, to: &Path) -> Result<(), BackupError> {
     fs::rename(unfinished, to).map_err(at(to))?;
-    let dir = to.parent().unwrap_or(Path::new("."));
+    let dir = parent(to);
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))
 }
 
 /// Writes a catalog whose files are not in their place any more there again, from who has it open.
 /// What else is there goes aside.
 pub(super) fn write_again(db: &Connection, path: &Path, now_ns: i64) -> Result<(), BackupError> {
-    let state_dir = path.parent().unwrap_or(Path::new("."));
+    let state_dir = parent(path);
     let unfinished = write_copy(db, state_dir, |_| Ok(()))?;
     put_aside(state_dir, now_ns)?;
     give_name(&unfinished, path)

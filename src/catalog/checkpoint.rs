@@ -12,6 +12,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OpenFlags};
 
+use super::place::beside;
 use super::queue::Queue;
 use super::{CatalogError, Health};
 
@@ -111,7 +112,5 @@ pub(super) fn wal_bytes(path: &Path) -> u64 {
 }
 
 fn wal_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    name.into()
+    beside(path, "-wal")
 }

@@ -1,25 +1,27 @@
 //! Whether the files of an open catalog are still where they were opened.
 //!
-//! Owns their identities. SQLite goes on with files that have lost their names, which the next start would
-//! not find; so the writer looks now and then, and writes everything again when they have.
+//! Owns their names and identities. SQLite goes on with files that have lost their names, which the next start
+//! would not find; so it is looked now and then, and the writer writes everything again when they have.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// A file that SQLite has beside a database.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
 
 /// Which files were opened: the database, its log, and the index of that, by device and inode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Place([Option<(u64, u64)>; 3]);
 
 impl Place {
-    /// Nothing that could be lost.
-    pub(super) const NONE: Self = Self([None; 3]);
-
     /// What is there now.
     pub(super) fn of(path: &Path) -> Self {
         Self(["", "-wal", "-shm"].map(|suffix| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(suffix);
-            let found = std::fs::metadata(name).ok()?;
+            let found = std::fs::metadata(beside(path, suffix)).ok()?;
             Some((found.dev(), found.ino()))
         }))
     }

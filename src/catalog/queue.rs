@@ -26,9 +26,17 @@ struct Inner {
     /// Barriers waiting.
     waiting: usize,
     writer_idle: bool,
-    /// The writer is to look after itself.
+    /// The writer is to look after its files.
     nudged: bool,
     closed: bool,
+}
+
+/// What there is to do for the writer.
+pub(super) struct Taken {
+    /// What is to be committed; nothing if it is only to look.
+    pub(super) events: Vec<Event>,
+    /// It is to look after its files.
+    pub(super) nudged: bool,
 }
 
 /// A bounded multi-producer, single-consumer queue with tickets.
@@ -67,14 +75,14 @@ impl Queue {
         }
     }
 
-    /// Has the writer come back, with nothing if there is nothing.
+    /// Has the writer look after its files, at once if there is nothing else to do.
     pub(super) fn nudge(&self) {
         self.inner.lock().nudged = true;
         self.filled.notify_all();
     }
 
     /// Takes all that is queued, waiting if there is nothing; `None` once closed and empty.
-    pub(super) fn take(&self) -> Option<Vec<Event>> {
+    pub(super) fn take(&self) -> Option<Taken> {
         let mut inner = self.inner.lock();
         if inner.events.is_empty() && !inner.closed && !inner.nudged {
             inner.writer_idle = true;
@@ -90,7 +98,7 @@ impl Queue {
         let events = std::mem::take(&mut inner.events);
         let nudged = std::mem::take(&mut inner.nudged);
         self.room.notify_all();
-        if events.is_empty() && !nudged { None } else { Some(events) }
+        if events.is_empty() && !nudged { None } else { Some(Taken { events, nudged }) }
     }
 
     /// Marks `count` more events as done.
@@ -113,7 +121,11 @@ impl Queue {
 
     /// Lets the writer finish what is queued and then stop.
     pub(super) fn close(&self) {
-        self.inner.lock().closed = true;
+        {
+            let mut inner = self.inner.lock();
+            // What was lost just before the end is seen by nobody afterwards.
+            (inner.closed, inner.nudged) = (true, true);
+        }
         self.filled.notify_all();
         self.room.notify_all();
     }

@@ -13,11 +13,12 @@
 #![expect(clippy::disallowed_types, reason = "the catalog owns the database")]
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::CatalogError;
+use super::place::beside;
 
 /// Steps from an empty file to the newest schema; `user_version` counts those that were taken.
 ///
@@ -265,9 +266,7 @@ fn create(path: &Path) -> Result<(), CatalogError> {
 /// Removes a database and the files that SQLite has beside it, as far as they are there.
 pub(super) fn remove_database(path: &Path) -> io::Result<()> {
     for suffix in ["", "-wal", "-shm", "-journal"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        match std::fs::remove_file(PathBuf::from(name)) {
+        match std::fs::remove_file(beside(path, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }

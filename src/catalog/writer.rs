@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use super::apply::apply;
 use super::event::Event;
 use super::place::Place;
-use super::queue::Queue;
+use super::queue::{Queue, Taken};
 use super::rows::{Rows, State};
 use super::{CatalogError, Health, backup, checkpoint, schema};
 
@@ -51,18 +51,19 @@ impl Writer {
     }
 
     pub(super) fn run(mut self) {
-        while let Some(batch) = self.queue.take() {
-            if self.health.place().is_lost(&self.path)
+        while let Some(Taken { events, nudged }) = self.queue.take() {
+            if nudged
+                && self.health.place().is_lost(&self.path)
                 && let Err(error) = self.write_again()
             {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 self.health.fail(format!("{error}: {}", cause.unwrap_or_default()));
             }
-            if let Err(error) = self.commit(&batch) {
+            if let Err(error) = self.commit(&events) {
                 self.state = None;
                 self.health.fail(error.to_string());
             }
-            self.queue.done(batch.len());
+            self.queue.done(events.len());
             checkpoint::limit_wal(&self.db, &self.path);
         }
     }
