@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 
 use crate::callers::as_user;
 use crate::disk::Disk;
-use crate::mapping::Mapping;
 use crate::mounted::{Mounted, can_mount};
 use crate::tools::{have, noise, sha256, told};
 
@@ -38,26 +37,6 @@ impl Mounted {
             self.backing.join(".horace/store/objects").join(&digest[..2]).join(&digest[2..]);
         self.wait_for("object", || object.exists());
         object
-    }
-
-    /// Spoils a byte of a live file without a trace in its times, as a failing disk does.
-    fn rot(&self, name: &str, offset: usize) {
-        let path = self.backing.join(name);
-        let bytes = fs::read(&path).unwrap();
-        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        let mapping = Mapping::of(&file, bytes.len());
-        let times = || {
-            let found = file.metadata().unwrap();
-            (found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec())
-        };
-        // The first store moves the times; those behind it do not, until somebody has the page written.
-        self.wait_for("a moment in which nobody does", || {
-            mapping.store(offset, &bytes[offset..=offset]);
-            self.ok(&["reconcile", "."]);
-            let before = times();
-            mapping.store(offset, &[!bytes[offset]]);
-            before == times()
-        });
     }
 }
 
@@ -147,12 +126,13 @@ fn bits_that_rot_in_a_live_file_are_told_apart_from_changes_around_the_mount() {
     if !can_mount() {
         return;
     }
-    let mounted = Mounted::new();
+    let Some(disk) = Disk::new("ext4", 1024, &["-q"], "") else { return };
+    let mounted = Mounted::on(&disk.path(), "");
     for name in ["rotten", "changed", "well"] {
         fs::write(mounted.at(name), noise(1, 10_000)).unwrap();
     }
     OpenOptions::new().append(true).open(mounted.at("rotten")).unwrap().write_all(b"more").unwrap();
-    mounted.rot("rotten", 5000);
+    disk.rot(&mounted.backing.join("rotten"), 5000);
     fs::write(mounted.backing.join("changed"), "around the mount").unwrap();
     let (well, findings, summary) = mounted.verify(&[]);
     assert!(!well, "{findings:#?}");
@@ -173,7 +153,8 @@ fn a_rotten_file_is_healed_in_its_own_inode(#[values("file", "object")] from: &s
     if !can_mount() {
         return;
     }
-    let mounted = Mounted::new();
+    let Some(disk) = Disk::new("ext4", 1024, &["-q"], "") else { return };
+    let mounted = Mounted::on(&disk.path(), "");
     let content = noise(1, 3_000_000);
     for name in ["f", "copy"] {
         fs::write(mounted.at(name), &content).unwrap();
@@ -183,7 +164,7 @@ fn a_rotten_file_is_healed_in_its_own_inode(#[values("file", "object")] from: &s
         fs::remove_file(mounted.at("copy")).unwrap();
         mounted.object_of(&content);
     }
-    mounted.rot("f", 2_500_000);
+    disk.rot(&mounted.backing.join("f"), 2_500_000);
     let facts = || {
         let found = fs::metadata(mounted.backing.join("f")).unwrap();
         (found.ino(), found.nlink(), found.mtime(), found.mtime_nsec())
@@ -212,11 +193,12 @@ fn a_file_that_somebody_writes_to_is_left_alone() {
     if !can_mount() {
         return;
     }
-    let mounted = Mounted::new();
+    let Some(disk) = Disk::new("ext4", 1024, &["-q"], "") else { return };
+    let mounted = Mounted::on(&disk.path(), "");
     for name in ["f", "copy"] {
         fs::write(mounted.at(name), noise(1, 10_000)).unwrap();
     }
-    mounted.rot("f", 5000);
+    disk.rot(&mounted.backing.join("f"), 5000);
     let file = OpenOptions::new().append(true).open(mounted.at("f")).unwrap();
     let (well, findings, summary) = mounted.verify(&["--repair"]);
     assert!(well && findings.is_empty(), "{findings:#?}");

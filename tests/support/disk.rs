@@ -1,5 +1,6 @@
 //! Filesystems of their own for tests: a disk in a file, mounted, gone when dropped.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -110,8 +111,27 @@ impl Disk {
         let at = image.chunks(content.len()).position(|block| find(&block)).unwrap();
         let file = std::fs::File::options().write(true).open(path).unwrap();
         let offset = (at * content.len()) as u64;
-        std::os::unix::fs::FileExt::write_all_at(&file, &vec![0; content.len()], offset).unwrap();
+        file.write_all_at(&vec![0; content.len()], offset).unwrap();
         file.sync_all().unwrap();
+    }
+
+    /// Inverts a byte of a file where an ext4 disk has it: nothing of the filesystem shows it.
+    pub(crate) fn rot(&self, file: &Path, offset: usize) {
+        self.sync();
+        let file = file.strip_prefix(self.path()).unwrap();
+        let size = usize::try_from(rustix::fs::statvfs(self.path()).unwrap().f_bsize).unwrap();
+        let image = self.dir.path().join("image");
+        let request = format!("bmap \"/{}\" {}", file.display(), offset / size);
+        let block = must(Command::new("debugfs").arg("-R").arg(request).arg(&image));
+        let block: usize = block.trim().parse().unwrap();
+        assert_ne!(block, 0, "the disk has no such block of {}", file.display());
+        let at = (block * size + offset % size) as u64;
+        let image = std::fs::File::options().read(true).write(true).open(image).unwrap();
+        let mut byte = [0];
+        image.read_exact_at(&mut byte, at).unwrap();
+        image.write_all_at(&[!byte[0]], at).unwrap();
+        image.sync_all().unwrap();
+        self.sync();
     }
 }
 
