@@ -58,6 +58,7 @@ pub use verify::Head;
 pub use views::{Glimpse, LiveHead, Rights, VersionFacts};
 pub use xattrs::XattrsAt;
 
+use crate::causes::with_cause;
 use crate::types::{InodeKey, Seq};
 use event::{Event, Op};
 use place::Place;
@@ -156,14 +157,6 @@ pub enum CatalogError {
 }
 
 impl CatalogError {
-    /// What is wrong and why, in one line.
-    fn with_cause(&self) -> String {
-        match std::error::Error::source(self) {
-            Some(cause) => format!("{self}: {cause}"),
-            None => self.to_string(),
-        }
-    }
-
     fn open(path: &Path, source: rusqlite::Error) -> Self {
         Self::Open { path: path.into(), source }
     }
@@ -348,8 +341,9 @@ impl Catalog {
         let pooled = self.readers.lock().pop().filter(|(of, _)| *of == generation);
         let mut reader = match pooled {
             Some((_, reader)) => reader,
-            None => Reader::open(&self.path)
-                .inspect_err(|error| self.health.fail(error.with_cause()))?,
+            None => {
+                Reader::open(&self.path).inspect_err(|error| self.health.fail(with_cause(error)))?
+            }
         };
         let result = query(&mut reader);
         let mut readers = self.readers.lock();

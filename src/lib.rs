@@ -16,7 +16,7 @@
 //!
 //! ```text
 //! main > cli > daemon > fuse > fs > pruning > retention      > timespec, sizespec, globspec
-//!                               fs > content > catalog, store > sys > types, clock, config, file_id, ...
+//!                               fs > content > catalog, store > sys > types, causes, clock, config, file_id, ...
 //!                     > control > restore > content > catalog, store > sys > ...
 //! ```
 //!
@@ -58,6 +58,7 @@
 mod serde_text;
 
 pub mod catalog;
+pub mod causes;
 pub mod cli;
 pub mod clock;
 pub mod config;

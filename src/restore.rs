@@ -13,6 +13,7 @@ mod undelete;
 use std::collections::HashSet;
 
 use crate::catalog::{Catalog, CatalogError, Reader, When};
+use crate::causes::with_cause;
 use crate::content::{ContentError, Contents, Wanted};
 use crate::sys::creds::Actor;
 use crate::types::{ContentHash, Facts, FileId, Kind, Seq};
@@ -226,7 +227,7 @@ pub fn carry_out<E>(
 fn make_room(step: &Step, leaving: &HashSet<FileId>, means: Means<'_>) -> Done {
     let path = &step.path;
     let there = means.catalog.read(|reader| reader.resolve(path, When::Now));
-    let there = there.map_err(|error: CatalogError| told(&error))?;
+    let there = there.map_err(|error: CatalogError| with_cause(&error))?;
     match there.filter(|there| *there != step.file && leaving.contains(there)) {
         Some(there) => {
             let aside = [path, format!(".restoring-{}", there.0).as_bytes()].concat();
@@ -272,7 +273,8 @@ impl Step {
             Action::Link { from } => tree.link(by, from, path),
             Action::File { number, size_bytes, hash, facts } => {
                 let open = |reader: &mut Reader| contents.open(reader, (step.file, *number));
-                let content = catalog.read(open).map_err(|error: ContentError| told(&error))?;
+                let content =
+                    catalog.read(open).map_err(|error: ContentError| with_cause(&error))?;
                 let wanted = Wanted { content: &content, size_bytes: *size_bytes, hash: *hash };
                 tree.file(by, path, &wanted, facts)
             }
@@ -289,12 +291,5 @@ fn path_now(catalog: &Catalog, file: FileId) -> Result<Vec<u8>, String> {
         let now = reader.seq()?;
         reader.path_of(file, now)
     });
-    path.map_err(|error: CatalogError| told(&error))?.ok_or_else(|| "it is gone".into())
-}
-
-fn told(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
+    path.map_err(|error: CatalogError| with_cause(&error))?.ok_or_else(|| "it is gone".into())
 }

@@ -17,6 +17,7 @@ use super::place::Place;
 use super::queue::{Queue, Taken};
 use super::rows::{Rows, State};
 use super::{CatalogError, Health, backup, checkpoint, schema};
+use crate::causes::with_cause;
 
 /// Why the catalog could not be written again.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +57,7 @@ impl Writer {
                 && self.health.place().is_lost(&self.path)
                 && let Err(error) = self.write_again()
             {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                self.health.fail(format!("{error}: {}", cause.unwrap_or_default()));
+                self.health.fail(with_cause(&error));
             }
             if let Err(error) = self.commit(&events) {
                 self.state = None;

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 
-use super::host::{every, told};
+use super::host::every;
 use super::periodic::Task;
 use crate::catalog::Catalog;
 use crate::catalog::backup::{self, Backup};
+use crate::causes::with_causes;
 use crate::clock::now_ns;
 use crate::config::MountConfig;
 use crate::control::BackupRecord;
@@ -43,7 +44,7 @@ pub(super) fn describe(
 ) -> BackupRecord {
     let (found, unread) = match backup::list(state_path) {
         Ok(found) => (found, None),
-        Err(error) => (Vec::new(), Some(Failure { time_ns: now_ns(), error: told(error) })),
+        Err(error) => (Vec::new(), Some(Failure { time_ns: now_ns(), error: with_causes(&error) })),
     };
     let (failed, error) = match failed.or(unread) {
         Some(failure) => (Some(rfc3339(failure.time_ns)), Some(failure.error)),
@@ -63,7 +64,10 @@ pub(super) fn describe(
 impl Task for Backups {
     fn last_ns(&self) -> Option<i64> {
         let found = backup::list(&self.state_dir).unwrap_or_else(|error| {
-            tracing::warn!(error = told(error), "cannot tell when the catalog was copied last");
+            tracing::warn!(
+                error = with_causes(&error),
+                "cannot tell when the catalog was copied last"
+            );
             Vec::new()
         });
         found.last().map(|backup| backup.time_ns)
@@ -88,7 +92,7 @@ impl Task for Backups {
         match copied {
             Ok(()) => *self.failed.lock() = None,
             Err(error) => {
-                let error = told(error);
+                let error = with_causes(&error);
                 tracing::error!(error, "the catalog was not copied");
                 self.fail(now, error);
             }

@@ -12,6 +12,7 @@ use super::reconciler::Asker;
 use super::restorer::Restorer;
 use super::verify;
 use crate::catalog::{Catalog, VersionKey};
+use crate::causes::with_causes;
 use crate::config::{Access, Disk, MountConfig, Repeat};
 use crate::control::wire::{self, PruneCap, PruneMode, Wait};
 use crate::control::{
@@ -169,7 +170,10 @@ impl Host for MountHost {
             PruneCap::Lifted => Cut::Any,
         };
         self.fs.settle();
-        let outcome = self.fs.prune(&PruneOrder { scope, aim, cut }, report).map_err(told)?;
+        let outcome = self
+            .fs
+            .prune(&PruneOrder { scope, aim, cut }, report)
+            .map_err(|error| with_causes(&error))?;
         Ok(PruneTotals {
             versions: outcome.plan.tally.items,
             dropped: outcome.plan.tally.dropped,
@@ -184,13 +188,8 @@ impl Host for MountHost {
             wire::Mark::Unpin => Mark::Unpin,
             wire::Mark::Note(text) => Mark::Note(text.as_str().into()),
         };
-        self.fs.mark(version, mark, by).map_err(told)
+        self.fs.mark(version, mark, by).map_err(|error| with_causes(&error))
     }
-}
-
-/// An error with its causes.
-pub(super) fn told(error: impl std::error::Error + Send + Sync + 'static) -> String {
-    format!("{:#}", anyhow::Error::new(error))
 }
 
 /// How often something is done without being asked; `None` is never.

@@ -27,6 +27,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Fs;
 use crate::catalog::event::{Event, Op};
+use crate::causes::with_causes;
 use crate::store::Store;
 use crate::store::pack::{GcPolicy, Pace, PackError, PackOptions};
 use pace::Throttle;
@@ -156,17 +157,6 @@ fn run(weak: &Weak<Fs>, store: &Store) {
             fs.packing.signal.wait_for(&mut state, pause);
         }
     }
-}
-
-/// An error with its causes.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// When the thread has done what.

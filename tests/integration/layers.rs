@@ -7,6 +7,7 @@ use std::path::Path;
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("serde_text", &[]),
     ("types", &[]),
+    ("causes", &[]),
     ("clock", &[]),
     ("timespec", &[]),
     ("sizespec", &[]),
@@ -16,14 +17,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("file_id", &["types"]),
     ("config", &["types", "retention", "sizespec", "timespec"]),
     ("sys", &["types"]),
-    ("catalog", &["store", "sys", "types", "clock"]),
+    ("catalog", &["causes", "store", "sys", "types", "clock"]),
     ("store", &["sys", "types"]),
     ("content", &["catalog", "store", "sys", "types"]),
-    ("restore", &["catalog", "content", "sys", "types"]),
+    ("restore", &["catalog", "causes", "content", "sys", "types"]),
     (
         "fs",
         &[
             "catalog",
+            "causes",
             "content",
             "store",
             "sys",
@@ -63,6 +65,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "content",
             "fs",
             "catalog",
+            "causes",
             "restore",
             "store",
             "sys",

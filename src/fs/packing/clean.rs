@@ -6,9 +6,9 @@
 use std::sync::atomic::Ordering;
 
 use super::pace::Throttle;
-use super::with_causes;
 use crate::catalog::event::Op;
 use crate::catalog::{CatalogError, ObjectTotals, Reader};
+use crate::causes::with_causes;
 use crate::fs::Fs;
 use crate::store::pack::{
     LiveSet, Maintenance, PackError, PackId, PackUsage, Verdict, choose, rewrite,

@@ -10,10 +10,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
+use super::PackingState;
 use super::pace::Throttle;
-use super::{PackingState, with_causes};
 use crate::catalog::event::{Op, Packing};
 use crate::catalog::{CatalogError, DueObject, Reader};
+use crate::causes::with_causes;
 use crate::fs::Fs;
 use crate::store::pack::{Pace, PackError, PackReader, Packer, looks_dense};
 use crate::store::{Packs, Store};
