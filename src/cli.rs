@@ -45,7 +45,7 @@ use crate::config::{ConfigFileError, OptionError};
 use crate::control::client::ClientError;
 use crate::control::lookup::LookupError;
 use crate::control::registry;
-use crate::control::wire::{Failure, FailureCode};
+use crate::query::request::{Failure, FailureCode};
 use crate::timespec::{TimeError, parse_time};
 use output::{Format, Output, OutputClosed, escape};
 

@@ -39,6 +39,7 @@ use crate::fs::{Fs, Options, PackingOptions, Writes};
 use crate::fuse::session::{
     PassthroughStatus, Session, Unmount, is_dead, mount_id, unmount, write_back,
 };
+use crate::query::Service;
 use crate::store::Store;
 use crate::sys::{self, Errno};
 use backups::{Backups, Failure};
@@ -273,14 +274,15 @@ impl Daemon {
             asker,
             restorer: Restorer(Arc::clone(&self.fs)),
         };
-        let server = Server::start(ServerConfig {
-            socket: registry::socket_path(runtime_dir, &id),
+        let service = Arc::new(Service {
             catalog: Arc::clone(&self.catalog),
-            backing,
+            backing: Arc::new(backing),
             store: self.store.clone(),
             mountpoint: self.config.mountpoint.clone(),
             host: Arc::new(host),
-        })?;
+        });
+        let socket = registry::socket_path(runtime_dir, &id);
+        let server = Server::start(ServerConfig { socket, service })?;
         let registration = Registration::publish(
             runtime_dir,
             &self.config.backing,

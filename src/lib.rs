@@ -17,7 +17,7 @@
 //! ```text
 //! main > cli > daemon > fuse > fs > pruning > retention      > timespec, sizespec, globspec
 //!                               fs > content > catalog, store > sys > types, causes, clock, config, file_id, ...
-//!                     > control > restore > content > catalog, store > sys > ...
+//!                     > control > query > restore > content > catalog, store > sys > ...
 //! ```
 //!
 //! | room | what is in it |
@@ -30,7 +30,8 @@
 //! | [`restore`] | what is to be done to bring things back, and doing it by what the daemon hands in |
 //! | [`pruning`] | what the policy decides about the history in the catalog |
 //! | [`retention`] | which history is kept and which goes, with a reason each; pure |
-//! | [`control`] | the Unix socket between the command line and the daemon; who may see what |
+//! | [`query`] | what can be asked of a mount, who may see what, and the records of the answers |
+//! | [`control`] | the Unix socket between the command line and the daemon |
 //! | [`daemon`] | the only wiring: start, serve, stop, in order |
 //! | [`cli`] | one file per command |
 //! | [`sys`] | raw system calls, the only `unsafe` |
@@ -70,6 +71,7 @@ pub mod fs;
 pub mod fuse;
 pub mod globspec;
 pub mod pruning;
+pub mod query;
 pub mod restore;
 pub mod retention;
 pub mod sizespec;

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use crate::control::client::{ClientError, Sink, ask_catalog, ask_daemon};
+use crate::control::client::{ClientError, ask_catalog, ask_daemon};
 use crate::control::lookup::{self, LookupError, Target};
 use crate::control::registry;
-use crate::control::wire::{End, Request};
+use crate::query::Sink;
+use crate::query::request::{End, Request};
 
 use super::output::{Format, Output};
 use super::{Advised, Context};

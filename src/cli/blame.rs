@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::clock::now_ns;
-use crate::control::records::BlameRecord;
-use crate::control::wire::{PathField, Request};
+use crate::query::records::BlameRecord;
+use crate::query::request::{PathField, Request};
 
 use super::changes::op_word;
 use super::output::{Column, Format, ago};

@@ -1,8 +1,8 @@
 //! What `restore`, `undelete` and `rewind` have in common: asking for it, and telling what was done.
 
 use crate::control::lookup::Target;
-use crate::control::records::{Outcome as Ended, RestoreAction, RestoreRecord};
-use crate::control::wire::{BringBack, Request, Run};
+use crate::query::records::{Outcome as Ended, RestoreAction, RestoreRecord};
+use crate::query::request::{BringBack, Request, Run};
 
 use super::ask::Shown;
 use super::output::{Format, Output, Style, size};

@@ -12,10 +12,10 @@ use rustix::io::retry_on_intr;
 use sha2::{Digest, Sha256};
 
 use crate::clock::now_ns;
-use crate::control::client::{SendError, Sink};
 use crate::control::lookup::Target;
-use crate::control::records::ContentRecord;
-use crate::control::wire::{PathField, Request};
+use crate::query::records::ContentRecord;
+use crate::query::request::{PathField, Request};
+use crate::query::{SendError, Sink};
 use crate::store::Packed;
 use crate::sys::Errno;
 use crate::types::ContentHash;

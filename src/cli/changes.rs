@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::catalog::ChangeOp;
 use crate::clock::now_ns;
-use crate::control::records::ChangeRecord;
-use crate::control::wire::{Follow, PathField, Request};
+use crate::query::records::ChangeRecord;
+use crate::query::request::{Follow, PathField, Request};
 use crate::types::Seq;
 
 use super::ask::Shown;

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use similar::TextDiff;
 
 use crate::control::lookup::Target;
-use crate::control::records::ContentRecord;
-use crate::control::wire::{PathField, Request};
+use crate::query::records::ContentRecord;
+use crate::query::request::{PathField, Request};
 
 use super::cat::read;
 use super::output::{Style, size};

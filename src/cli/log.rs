@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::catalog::Content;
 use crate::clock::now_ns;
-use crate::control::records::VersionRecord;
-use crate::control::wire::{PathField, Request};
+use crate::query::records::VersionRecord;
+use crate::query::request::{PathField, Request};
 
 use super::output::{Column, Format, ago, short, size, who};
 use super::{Context, Outcome};

@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::clock::now_ns;
-use crate::control::records::ManifestRecord;
-use crate::control::wire::{PathField, Request};
+use crate::query::records::ManifestRecord;
+use crate::query::request::{PathField, Request};
 use crate::types::ContentHash;
 
 use super::output::{Format, escape};

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::control::records::VersionRecord;
-use crate::control::wire::{Mark, PathField, Request};
+use crate::query::records::VersionRecord;
+use crate::query::request::{Mark, PathField, Request};
 
 use super::cat::split_version;
 use super::{Context, Outcome};

@@ -190,7 +190,7 @@ pub(super) fn short(sha256: Option<crate::types::ContentHash>) -> String {
 }
 
 /// Who did something, as people know them.
-pub(super) fn who(writer: Option<&crate::control::records::WriterRecord>) -> String {
+pub(super) fn who(writer: Option<&crate::query::records::WriterRecord>) -> String {
     let Some(writer) = writer else {
         return "-".into();
     };

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::control::PruneTotals;
-use crate::control::records::{PruneDecision, PruneRecord, PruneTotalRecord};
-use crate::control::wire::{PathField, PruneCap, PruneMode, Request};
+use crate::query::records::{PruneDecision, PruneRecord, PruneTotalRecord};
+use crate::query::request::{PathField, PruneCap, PruneMode, Request};
+use crate::query::status::PruneTotals;
 
 use super::output::{Output, Style, short, size};
 use super::{Context, Outcome};

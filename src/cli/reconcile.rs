@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::control::ReconcileProgress;
-use crate::control::records::RebuildRecord;
-use crate::control::wire::{Request, Wait};
+use crate::query::records::RebuildRecord;
+use crate::query::request::{Request, Wait};
+use crate::query::status::ReconcileProgress;
 
 use super::output::{Format, escape};
 use super::status::told;

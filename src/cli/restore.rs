@@ -9,8 +9,8 @@ use anyhow::{Context as _, bail};
 
 use crate::clock::now_ns;
 use crate::control::lookup::Target;
-use crate::control::records::ContentRecord;
-use crate::control::wire::{BringBack, PathField, Request, Run, ToPathField};
+use crate::query::records::ContentRecord;
+use crate::query::request::{BringBack, PathField, Request, Run, ToPathField};
 
 use super::bring_back::bring_back;
 use super::cat::{read, split_version};

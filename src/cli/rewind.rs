@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use crate::clock::now_ns;
-use crate::control::wire::{BringBack, PathField, Run};
+use crate::query::request::{BringBack, PathField, Run};
 
 use super::bring_back::bring_back;
 use super::{Context, Outcome, typed_time};

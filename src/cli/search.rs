@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use crate::clock::now_ns;
-use crate::control::records::SearchRecord;
-use crate::control::search::{Names, Pattern, SearchFilter};
-use crate::control::wire::{PathField, QueryField, Request};
+use crate::query::filter::{Names, Pattern, SearchFilter};
+use crate::query::records::SearchRecord;
+use crate::query::request::{PathField, QueryField, Request};
 use crate::sizespec::Size;
 use crate::types::Kind;
 

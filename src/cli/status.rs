@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use crate::clock::now_ns;
 use crate::control::lookup::Target;
 use crate::control::registry;
-use crate::control::status::{ReconcileProgress, StatusRecord};
-use crate::control::wire::Request;
-use crate::control::{BackupRecord, LimitsRecord, VerifyProgress};
+use crate::query::request::Request;
+use crate::query::status::{BackupRecord, LimitsRecord, ReconcileProgress, StatusRecord};
+use crate::query::verify::VerifyProgress;
 use crate::timespec::rfc3339;
 
 use super::output::{Format, Output, Style, ago, duration, escape, size};
@@ -251,7 +251,7 @@ pub(super) fn told(progress: &ReconcileProgress) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::ReconcileState;
+    use crate::query::status::ReconcileState;
 
     #[test]
     fn progress_is_told_with_what_is_left() {

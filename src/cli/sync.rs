@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::control::records::SyncRecord;
-use crate::control::wire::Request;
+use crate::query::records::SyncRecord;
+use crate::query::request::Request;
 
 use super::{Context, Outcome};
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::control::wire::{BringBack, PathField, Run};
+use crate::query::request::{BringBack, PathField, Run};
 
 use super::bring_back::bring_back;
 use super::{Context, Outcome};

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::control::lookup::Target;
-use crate::control::verify::{CopyRecord, FindingRecord, ShownVersion};
-use crate::control::wire::Request;
-use crate::control::{VerifyProgress, VerifyRecord, VerifyRequest};
+use crate::query::request::Request;
+use crate::query::verify::{
+    CopyRecord, FindingRecord, ShownVersion, VerifyProgress, VerifyRecord, VerifyRequest,
+};
 use crate::sizespec::Rate;
 
 use super::ask::Shown;

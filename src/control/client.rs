@@ -8,13 +8,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::access::Guard;
-use super::query::{Answer, Query, answer_from_catalog};
-pub use super::query::{SendError, Sink};
-use super::wire::{AnswerLine, End, Failure, Receiver, Request};
+use super::wire::{AnswerLine, Receiver};
 use crate::catalog::{CatalogError, ChunkDb, Reader, chunks};
 use crate::config::OWN_DIR;
 use crate::content::Contents;
+use crate::query::request::{End, Failure, Request};
+use crate::query::{QueryError, Sink, answer_from_catalog};
 use crate::store::Store;
 
 /// Why there is no whole answer.
@@ -98,24 +97,17 @@ pub fn ask_catalog(
 ) -> Result<End, ClientError> {
     let mut main = Reader::open(catalog)?;
     let mut side = Reader::open(catalog)?;
-    let mut answer = Answer::new(sink);
     // Without one, what was preserved cannot be read.
     let own = std::fs::File::open(backing.join(OWN_DIR)).ok();
     let store = own.and_then(|own| open_store(own.as_fd(), catalog));
     let backing: OwnedFd = std::fs::File::open(backing).map_err(ClientError::Backing)?.into();
     let contents = Contents::new(Arc::new(backing), store.map(Arc::new));
-    let mut query = Query {
-        main: &mut main,
-        side: &mut side,
-        guard: &mut Guard::Everything,
-        answer: &mut answer,
-    };
-    match answer_from_catalog(&mut query, &contents, request) {
-        Ok(()) => Ok(answer.end()),
-        Err(super::query::QueryError::Sink(error)) => Err(ClientError::Sink(error)),
-        Err(super::query::QueryError::Catalog(error)) => Err(error.into()),
-        Err(error) => Err(error.to_failure().into()),
-    }
+    let answered = answer_from_catalog(&mut main, &mut side, &contents, request, sink);
+    answered.map_err(|error| match error {
+        QueryError::Sink(error) => ClientError::Sink(error),
+        QueryError::Catalog(error) => error.into(),
+        error => error.to_failure().into(),
+    })
 }
 
 /// The store as it is. Nothing in it is cleaned up: a daemon may have started meanwhile.

@@ -6,11 +6,12 @@
 //! and joins every thread.
 
 mod connection;
+mod feed;
 
 use std::collections::HashMap;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -20,11 +21,9 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
-use super::status::Host;
-use super::wire::{Failure, FailureCode, last_line};
-use crate::catalog::Catalog;
-use crate::content::Contents;
-use crate::store::Store;
+use super::wire::last_line;
+use crate::query::Service;
+use crate::query::request::{Failure, FailureCode};
 
 /// Connections of all ordinary users together.
 const MAX_CONNECTIONS: usize = 64;
@@ -43,16 +42,8 @@ pub struct ServerError {
 pub struct ServerConfig {
     /// Where to listen; what lies there is replaced.
     pub socket: PathBuf,
-    /// What is asked about.
-    pub catalog: Arc<Catalog>,
-    /// The backing directory.
-    pub backing: OwnedFd,
-    /// What was preserved of it.
-    pub store: Option<Arc<Store>>,
-    /// Where it is mounted: who cannot get there nor to the backing directory sees nothing.
-    pub mountpoint: PathBuf,
-    /// The mount.
-    pub host: Arc<dyn Host>,
+    /// Who is asked.
+    pub service: Arc<Service>,
 }
 
 /// A socket that is served until this is stopped or dropped.
@@ -71,11 +62,7 @@ impl std::fmt::Debug for Server {
 
 /// What the threads have in common.
 struct Shared {
-    catalog: Arc<Catalog>,
-    backing: Arc<OwnedFd>,
-    store: Option<Arc<Store>>,
-    mountpoint: PathBuf,
-    host: Arc<dyn Host>,
+    service: Arc<Service>,
     stopping: AtomicBool,
     /// Locked alone, and never during a query.
     open: Mutex<Open>,
@@ -103,7 +90,7 @@ impl Server {
     /// If the socket cannot be made.
     pub fn start(config: ServerConfig) -> Result<Self, ServerError> {
         let path = config.socket;
-        let listen = || -> io::Result<(Arc<UnixListener>, OwnedFd)> {
+        let listen = || -> io::Result<Arc<UnixListener>> {
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -111,16 +98,12 @@ impl Server {
             let listener = UnixListener::bind(&path)?;
             // Everybody may ask; what they get is decided by who they are.
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666))?;
-            Ok((Arc::new(listener), config.backing))
+            Ok(Arc::new(listener))
         };
         let error = |source| ServerError { path: path.clone(), source };
-        let (listener, backing) = listen().map_err(error)?;
+        let listener = listen().map_err(error)?;
         let shared = Arc::new(Shared {
-            catalog: config.catalog,
-            backing: Arc::new(backing),
-            store: config.store,
-            mountpoint: config.mountpoint,
-            host: config.host,
+            service: config.service,
             stopping: AtomicBool::new(false),
             open: Mutex::default(),
         });
@@ -211,7 +194,7 @@ fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
         std::thread::Builder::new().name("control-client".into()).spawn(move || {
             // Also after a panic.
             let _listed = Listed { shared: &shared, number };
-            connection::serve(&shared, &stream, peer);
+            connection::serve(&shared, &stream, &peer);
         })
     };
     // The thread cannot leave before the lock is free, so its connection is still there.
@@ -231,12 +214,6 @@ fn refuse(mut stream: &UnixStream) -> io::Result<()> {
         Failure { code: FailureCode::Busy, message: "too many clients ask at once".into() };
     let line = last_line(Err(&failure)) + "\n";
     io::Write::write_all(&mut stream, line.as_bytes())
-}
-
-impl Shared {
-    fn contents(&self) -> Contents {
-        Contents::new(Arc::clone(&self.backing), self.store.clone())
-    }
 }
 
 /// A connection on the list. Its own thread takes it off by dropping this, and is joined by the next

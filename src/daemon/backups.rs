@@ -16,7 +16,7 @@ use crate::catalog::backup::{self, Backup};
 use crate::causes::with_causes;
 use crate::clock::now_ns;
 use crate::config::MountConfig;
-use crate::control::BackupRecord;
+use crate::query::status::BackupRecord;
 use crate::retention::{Count, Decision, History, Item, Keep, Life, Limit, Policy};
 use crate::timespec::rfc3339;
 

@@ -14,17 +14,18 @@ use super::verify;
 use crate::catalog::{Catalog, VersionKey};
 use crate::causes::with_causes;
 use crate::config::{Access, Disk, MountConfig, Repeat};
-use crate::control::wire::{self, PruneCap, PruneMode, Wait};
-use crate::control::{
-    Host, LimitsRecord, MountStatus, Passthrough, PruneReport, PruneTotals, ReconcileProgress,
-    ReconcileState, VerifyProgress, VerifyRecord, VerifyRequest, WatchRecord,
-};
 use crate::fs::{
     Aim, Cut, Fs, Handles, Haste, Mark, PackingState, Progress, ProgressState, PruneOrder,
     WatchTotals,
 };
 use crate::fuse::session::PassthroughStatus;
 use crate::pruning::Scope;
+use crate::query::request::{self, PruneCap, PruneMode, Wait};
+use crate::query::status::{
+    Host, LimitsRecord, MountStatus, Passthrough, PruneReport, PruneTotals, ReconcileProgress,
+    ReconcileState, WatchRecord,
+};
+use crate::query::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
 use crate::restore::Tree;
 use crate::types::{Seq, Writer};
 
@@ -182,11 +183,11 @@ impl Host for MountHost {
         })
     }
 
-    fn mark(&self, version: VersionKey, mark: &wire::Mark, by: Writer) -> Result<(), String> {
+    fn mark(&self, version: VersionKey, mark: &request::Mark, by: Writer) -> Result<(), String> {
         let mark = match mark {
-            wire::Mark::Pin => Mark::Pin,
-            wire::Mark::Unpin => Mark::Unpin,
-            wire::Mark::Note(text) => Mark::Note(text.as_str().into()),
+            request::Mark::Pin => Mark::Pin,
+            request::Mark::Unpin => Mark::Unpin,
+            request::Mark::Note(text) => Mark::Note(text.as_str().into()),
         };
         self.fs.mark(version, mark, by).map_err(|error| with_causes(&error))
     }

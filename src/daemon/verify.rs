@@ -4,12 +4,13 @@
 
 use std::num::NonZeroU64;
 
-use crate::control::verify::{CopyRecord, FindingRecord, ShownVersion};
-use crate::control::wire::PathField;
-use crate::control::{VerifyProgress, VerifyRecord, VerifyRequest};
 use crate::fs::Fs;
 use crate::fs::verify::{
     Begin, Copy, Finding, Go, Healing, Outcome, Subject, Told, Trouble, Verified, VerifyOptions,
+};
+use crate::query::request::PathField;
+use crate::query::verify::{
+    CopyRecord, FindingRecord, ShownVersion, VerifyProgress, VerifyRecord, VerifyRequest,
 };
 use crate::timespec::rfc3339;
 

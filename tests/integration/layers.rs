@@ -1,4 +1,4 @@
-//! Imports go to the right only: main > cli > daemon > fuse, control > fs > catalog > store > sys > types.
+//! Imports go to the right only: main > cli > daemon > fuse, control > query, fs > catalog > store > sys > types.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -40,15 +40,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("fuse", &["fs", "sys", "types", "clock", "config"]),
     (
-        "control",
+        "query",
         &[
             "catalog",
             "content",
             "store",
             "sys",
             "types",
-            "clock",
-            "config",
             "file_id",
             "globspec",
             "timespec",
@@ -57,11 +55,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "retention",
         ],
     ),
+    ("control", &["query", "catalog", "content", "store", "sys", "config"]),
     (
         "daemon",
         &[
             "fuse",
             "control",
+            "query",
             "content",
             "fs",
             "catalog",
@@ -82,8 +82,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "daemon", "control", "catalog", "store", "sys", "types", "clock", "config", "file_id",
-            "sizespec", "timespec",
+            "daemon", "control", "query", "catalog", "store", "sys", "types", "clock", "config",
+            "file_id", "sizespec", "timespec",
         ],
     ),
 ];

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::catalog::event::{Born, Op};
 use crate::control::client::{ClientError, ask_catalog};
-use crate::control::records::{BlameRecord, ChangeRecord, ManifestRecord, SearchRecord};
-use crate::control::records::{SyncRecord, VersionRecord};
-use crate::control::search::{Names, SearchFilter};
-use crate::control::status::{ReconcileProgress, ReconcileState, StatusRecord};
-use crate::control::wire::{Follow, PathField, QueryField, Request, Wait};
+use crate::query::filter::{Names, SearchFilter};
+use crate::query::records::{BlameRecord, ChangeRecord, ManifestRecord, SearchRecord};
+use crate::query::records::{SyncRecord, VersionRecord};
+use crate::query::request::{Follow, PathField, QueryField, Request, Wait};
+use crate::query::status::{ReconcileProgress, ReconcileState, StatusRecord};
 use crate::types::{Origin, Seq, SessionId};
 use fixture::{Fixture, Lines, digest, set_mode};
 
@@ -261,7 +261,7 @@ fn nothing_that_is_asked_ends_the_server() {
     let glob = |glob: String| {
         let mut request = search(&glob, Names::AndDeleted);
         if let Request::Search { filter, .. } = &mut request {
-            filter.pattern = crate::control::search::Pattern::Glob;
+            filter.pattern = crate::query::filter::Pattern::Glob;
         }
         serde_json::to_vec(&request).unwrap()
     };

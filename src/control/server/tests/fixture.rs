@@ -9,13 +9,15 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 use super::super::*;
+use crate::catalog::Catalog;
 use crate::catalog::event::{Born, Event, Op, Openness, Place};
-use crate::control::client::{ClientError, Sink, ask_daemon};
-use crate::control::status::{
+use crate::control::client::{ClientError, ask_daemon};
+use crate::query::request::{End, Mark, PruneCap, PruneMode, Request, Wait};
+use crate::query::status::{
     MountStatus, Passthrough, PruneReport, PruneTotals, ReconcileProgress, ReconcileState,
 };
-use crate::control::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
-use crate::control::wire::{End, Mark, PruneCap, PruneMode, Request, Wait};
+use crate::query::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
+use crate::query::{Host, Sink};
 use crate::restore::Tree;
 use crate::sys::creds::{AsUser, Identity};
 use crate::types::{ContentHash, Inode, InodeKey, Origin, Seq, SessionId, Writer};
@@ -39,7 +41,7 @@ impl Host for FakeHost {
             uptime_s: 1,
             io: "auto".into(),
             passthrough: Passthrough { enabled: false, reason: Some("fake".into()) },
-            watch: crate::control::WatchRecord::default(),
+            watch: crate::query::status::WatchRecord::default(),
             inodes_by: "handles".into(),
             threads: 2,
             open_files: 0,
@@ -121,18 +123,18 @@ impl Fixture {
         std::fs::create_dir(&backing).unwrap();
         std::fs::create_dir(dir.path().join("state")).unwrap();
         let catalog = Arc::new(Catalog::open(&dir.path().join("state")).unwrap());
-        let server = Server::start(ServerConfig {
-            socket: dir.path().join("sock"),
+        let service = Arc::new(Service {
             catalog: Arc::clone(&catalog),
-            backing: std::fs::File::open(&backing).unwrap().into(),
+            backing: Arc::new(std::fs::File::open(&backing).unwrap().into()),
             store: None,
             mountpoint: "/nonexistent".into(),
             host: Arc::new(FakeHost {
                 backing: backing.clone(),
                 reports_left: std::sync::atomic::AtomicU32::new(0),
             }),
-        })
-        .unwrap();
+        });
+        let socket = dir.path().join("sock");
+        let server = Server::start(ServerConfig { socket, service }).unwrap();
         let mut fixture = Self { dir, catalog, server: Some(server), clock: 0, sessions: 0 };
         let inode = fixture.inode("");
         fixture.push(Op::Root { inode, incarnation: 1 });

@@ -6,10 +6,10 @@
 
 use crate::catalog::Descend;
 use crate::catalog::{NodeInfo, Reader, When};
-use crate::control::access::{Guard, Want};
-use crate::control::records::SearchRecord;
-use crate::control::search::{Matcher, Names, SearchFilter};
-use crate::control::wire::PathField;
+use crate::query::access::{Guard, Want};
+use crate::query::filter::{Matcher, Names, SearchFilter};
+use crate::query::records::SearchRecord;
+use crate::query::request::PathField;
 use crate::timespec::rfc3339;
 use crate::types::{Kind, Seq};
 
@@ -40,11 +40,7 @@ struct Search<'s, 'a> {
 
 impl Query<'_, '_> {
     /// Names below a directory that match and that the asker may see.
-    pub(in crate::control) fn search(
-        &mut self,
-        dir: &[u8],
-        filter: &SearchFilter,
-    ) -> Result<(), QueryError> {
+    pub(super) fn search(&mut self, dir: &[u8], filter: &SearchFilter) -> Result<(), QueryError> {
         let top = self.top(dir, When::Now)?;
         let mut prefix = dir.to_vec();
         if !prefix.is_empty() {

@@ -3,8 +3,8 @@
 //! Owns which of them the asker may see. Their numbers are those of the catalog's lineage, whoever asks.
 
 use crate::catalog::{CatalogError, VersionInfo, When};
-use crate::control::access::Want;
-use crate::control::records::{BlameRecord, Users, VersionRecord};
+use crate::query::access::Want;
+use crate::query::records::{BlameRecord, Users, VersionRecord};
 use crate::timespec::rfc3339;
 use crate::types::Kind;
 
@@ -12,7 +12,7 @@ use super::{Query, QueryError};
 
 impl Query<'_, '_> {
     /// The versions of a path, newest first.
-    pub(in crate::control) fn log(&mut self, path: &[u8], users: &Users) -> Result<(), QueryError> {
+    pub(super) fn log(&mut self, path: &[u8], users: &Users) -> Result<(), QueryError> {
         let ids = self.ids()?;
         for (number, version) in self.lineage(path)?.into_iter().rev() {
             let file_id = ids.uuid(version.file);
@@ -23,11 +23,7 @@ impl Query<'_, '_> {
     }
 
     /// Who made the versions of a path, newest first.
-    pub(in crate::control) fn blame(
-        &mut self,
-        path: &[u8],
-        users: &Users,
-    ) -> Result<(), QueryError> {
+    pub(super) fn blame(&mut self, path: &[u8], users: &Users) -> Result<(), QueryError> {
         let mut size_before = 0;
         let mut records = Vec::new();
         for (number, version) in self.lineage(path)? {

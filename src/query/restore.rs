@@ -6,15 +6,15 @@
 use super::{Ids, Query, QueryError};
 use crate::catalog::{ByWhom, When};
 use crate::content::Contents;
-use crate::control::access::Want;
-use crate::control::records::Users;
-use crate::control::wire::BringBack;
+use crate::query::access::Want;
+use crate::query::records::Users;
+use crate::query::request::BringBack;
 use crate::restore::{Action, Planner, Scope, Step, Way};
 use crate::types::{Kind, Seq};
 
 impl Query<'_, '_> {
     /// The steps of a request that brings something back.
-    pub(in crate::control) fn plan(
+    pub(super) fn plan(
         &mut self,
         contents: &Contents,
         what: &BringBack,

@@ -9,8 +9,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::request::{FromPathField, PathField};
 use super::status::PruneTotals;
-use super::wire::{FromPathField, PathField};
 use crate::catalog::backup::Rebuilt;
 use crate::catalog::{ChangeOp, Content, VersionInfo};
 use crate::restore::{Action, Step};

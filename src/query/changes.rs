@@ -4,9 +4,9 @@
 //! keeps nothing back.
 
 use crate::catalog::{CatalogError, ChangeInfo, Reader};
-use crate::control::access::Want;
-use crate::control::records::{ChangeRecord, Users};
-use crate::control::wire::{FromPathField, PathField};
+use crate::query::access::Want;
+use crate::query::records::{ChangeRecord, Users};
+use crate::query::request::{FromPathField, PathField};
 use crate::timespec::rfc3339;
 use crate::types::{Kind, Seq};
 
@@ -17,7 +17,7 @@ const PAGE: usize = 1000;
 
 /// How far in the log an answer is.
 #[derive(Debug)]
-pub(in crate::control) struct Position {
+pub(super) struct Position {
     path: Vec<u8>,
     since: Seq,
     left: u64,
@@ -26,7 +26,7 @@ pub(in crate::control) struct Position {
 
 impl Position {
     /// The beginning of an answer: after `since`, or at the end of the log.
-    pub(in crate::control) fn new(
+    pub(super) fn new(
         reader: &mut Reader,
         path: &PathField,
         since: Option<Seq>,
@@ -45,7 +45,7 @@ impl Position {
     }
 
     /// Whether the limit is reached.
-    pub(in crate::control) fn is_spent(&self) -> bool {
+    pub(super) fn is_spent(&self) -> bool {
         self.left == 0
     }
 
@@ -62,10 +62,7 @@ impl Position {
 
 impl Query<'_, '_> {
     /// Writes the next page and moves on; returns how many changes it looked at.
-    pub(in crate::control) fn changes(
-        &mut self,
-        position: &mut Position,
-    ) -> Result<usize, QueryError> {
+    pub(super) fn changes(&mut self, position: &mut Position) -> Result<usize, QueryError> {
         if position.is_spent() {
             return Ok(0);
         }

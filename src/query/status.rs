@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::request::{Mark, PruneCap, PruneMode, Wait};
 use super::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
-use super::wire::{Mark, PruneCap, PruneMode, Wait};
 use crate::catalog::{CatalogError, FileHistory, LastPrune, Reader, VersionKey};
 use crate::pruning::{Scope, Verdict};
 use crate::restore::Tree;

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use globset::GlobSet;
 use serde::{Deserialize, Serialize};
 
-use super::wire::QueryField;
+use super::request::QueryField;
 use crate::globspec;
 
 /// Everything a search can be limited to.

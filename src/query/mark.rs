@@ -3,12 +3,12 @@
 
 use super::{Query, QueryError};
 use crate::catalog::{VersionKey, When};
-use crate::control::records::{Users, VersionRecord};
+use crate::query::records::{Users, VersionRecord};
 use crate::sys::creds::Identity;
 
 impl Query<'_, '_> {
     /// The version that is meant, if `user` may mark it.
-    pub(in crate::control) fn markable(
+    pub(super) fn markable(
         &mut self,
         path: &[u8],
         name: Option<&str>,
@@ -25,11 +25,7 @@ impl Query<'_, '_> {
     }
 
     /// Answers with a version as it is marked by now.
-    pub(in crate::control) fn marked(
-        &mut self,
-        path: &[u8],
-        key: VersionKey,
-    ) -> Result<(), QueryError> {
+    pub(super) fn marked(&mut self, path: &[u8], key: VersionKey) -> Result<(), QueryError> {
         let versions = self.lineage(path)?;
         let is_it = |(_, version): &&(u64, _)| {
             let version: &crate::catalog::VersionInfo = version;

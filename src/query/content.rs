@@ -6,13 +6,13 @@
 use super::{Query, QueryError};
 use crate::catalog::{VersionInfo, When};
 use crate::content::{Content, Contents};
-use crate::control::records::ContentRecord;
+use crate::query::records::ContentRecord;
 use crate::restore::Planner;
 use crate::types::Kind;
 
 impl Query<'_, '_> {
     /// Answers with a version's content: of the path's history, or of the path at a time.
-    pub(in crate::control) fn content(
+    pub(super) fn content(
         &mut self,
         contents: &Contents,
         path: &[u8],

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::wire::PathField;
+use super::request::PathField;
 use crate::types::ContentHash;
 
 /// How everything is to be read again.

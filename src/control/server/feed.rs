@@ -14,8 +14,8 @@ use rustix::fs::MemfdFlags;
 use rustix::io::retry_on_intr;
 use rustix::pipe::PipeFlags;
 
-use super::{ANSWER_TIMEOUT, SocketSink};
-use crate::control::query::{SendError, Sink};
+use super::connection::{ANSWER_TIMEOUT, SocketSink};
+use crate::query::{SendError, Sink};
 use crate::store::Packed;
 use crate::sys::Errno;
 

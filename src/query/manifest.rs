@@ -6,20 +6,16 @@ use std::io;
 
 use crate::catalog::Descend;
 use crate::catalog::{NodeInfo, Reader, When};
-use crate::control::access::{Guard, Want};
-use crate::control::records::ManifestRecord;
-use crate::control::wire::PathField;
+use crate::query::access::{Guard, Want};
+use crate::query::records::ManifestRecord;
+use crate::query::request::PathField;
 use crate::types::{FileId, Kind};
 
 use super::{Answer, Ids, Query, QueryError};
 
 impl Query<'_, '_> {
     /// The regular files at and below a path that the asker may read.
-    pub(in crate::control) fn manifest(
-        &mut self,
-        path: &[u8],
-        at_ns: Option<i64>,
-    ) -> Result<(), QueryError> {
+    pub(super) fn manifest(&mut self, path: &[u8], at_ns: Option<i64>) -> Result<(), QueryError> {
         let when = match at_ns {
             None => When::Now,
             Some(ns) => When::At(self.main.seq_at(ns)?.ok_or(QueryError::TooEarly)?),

@@ -1,17 +1,28 @@
-//! The queries behind the socket, and behind the command line where no daemon runs.
+//! Questions about a mount and their answers, whichever way they come.
 //!
-//! Owns what each request means in terms of the catalog. Answers are written record by record, so
-//! that a million of them need no memory. A query has two connections: while one walks, the other
-//! looks up what the walk needs to know.
+//! Owns what each request means in terms of the catalog, who may see what, and the records that answers
+//! consist of. Answers are written record by record, so that a million of them need no memory. A query has
+//! two connections: while one walks, the other looks up what the walk needs to know.
+//!
+//! Sits beside fuse under daemon: reads the catalog, and asks the mount only through [`Host`], who also does
+//! what a request wants changed. Never changes anything itself. The same queries answer from the catalog
+//! alone where no daemon runs ([`answer_from_catalog`]); who can open that file sees everything in it.
 
+mod access;
 mod changes;
 mod content;
+pub mod filter;
 mod history;
 mod manifest;
 mod mark;
 mod prune;
+pub mod records;
+pub mod request;
 mod restore;
 mod search;
+mod service;
+pub mod status;
+pub mod verify;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,14 +30,16 @@ use std::os::fd::OwnedFd;
 use serde::Serialize;
 use uuid::Uuid;
 
-pub(super) use changes::Position;
-pub(super) use prune::PruneRecords;
+use access::{Guard, Want};
+use changes::Position;
+use filter::GlobError;
+use prune::PruneRecords;
+use records::Users;
+use request::{End, Failure, FailureCode, Request};
+pub use service::{Listener, Service};
+pub use status::Host;
+use status::{SpaceRecord, StatusRecord};
 
-use super::access::{Guard, Want};
-use super::records::Users;
-use super::search::GlobError;
-use super::status::{SpaceRecord, StatusRecord};
-use super::wire::{End, Failure, FailureCode, Request};
 use crate::catalog::{CatalogError, Reader};
 use crate::content::{ContentError, Contents};
 use crate::file_id;
@@ -83,35 +96,70 @@ pub enum SendError {
 
 /// Why an answer ends early.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum QueryError {
+pub enum QueryError {
+    /// The catalog has no such path.
     #[error("the catalog has no file or directory {}", shown(path))]
-    NotFound { path: Vec<u8> },
+    NotFound {
+        /// Which.
+        path: Vec<u8>,
+    },
+    /// It is a directory or something else that has no versions.
     #[error("{} is no regular file: only these have versions", shown(path))]
-    NotAFile { path: Vec<u8> },
+    NotAFile {
+        /// What.
+        path: Vec<u8>,
+    },
+    /// The path has no such version.
     #[error("{} has no version `{name}`", shown(path))]
-    NoVersion { path: Vec<u8>, name: String },
+    NoVersion {
+        /// Which path.
+        path: Vec<u8>,
+        /// What was asked for.
+        name: String,
+    },
+    /// The content cannot be had.
     #[error(transparent)]
     Content(#[from] ContentError),
+    /// Whoever asks may not.
     #[error("permission denied: {what}")]
-    Denied { what: String },
+    Denied {
+        /// What.
+        what: String,
+    },
+    /// The time is before the beginning.
     #[error("nothing was catalogued at that time yet")]
     TooEarly,
+    /// This machine has no such user.
     #[error("there is no user `{name}`")]
-    NoUser { name: String },
+    NoUser {
+        /// Who.
+        name: String,
+    },
+    /// Nobody was named.
     #[error("whose changes are to be taken back? Name a process or a user")]
     Nobody,
+    /// There is no plan to bring it back.
     #[error(transparent)]
     Plan(PlanError),
+    /// The glob is none.
     #[error(transparent)]
     Glob(#[from] GlobError),
+    /// It takes a daemon.
     #[error("no daemon serves this mount")]
     NotRunning,
+    /// Too much would go.
     #[error("nothing was dropped: {reason}")]
-    Capped { reason: String },
+    Capped {
+        /// Why that is too much.
+        reason: String,
+    },
+    /// The mount could not.
     #[error("{0}")]
     Host(String),
+    /// The catalog cannot be read.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The answer cannot be handed over.
     #[error("nobody reads the answer")]
     Sink(#[from] io::Error),
 }
@@ -140,8 +188,8 @@ impl From<PlanError> for QueryError {
 }
 
 impl QueryError {
-    /// The last line of the answer.
-    pub(super) fn to_failure(&self) -> Failure {
+    /// What kind of trouble it is, and its words.
+    pub fn to_failure(&self) -> Failure {
         let code = match self {
             Self::NotFound { .. } | Self::TooEarly | Self::NoVersion { .. } => {
                 FailureCode::NotFound
@@ -168,19 +216,19 @@ impl QueryError {
 }
 
 /// An answer that is being written.
-pub(super) struct Answer<'a> {
+struct Answer<'a> {
     sink: &'a mut dyn Sink,
     line: Vec<u8>,
     end: End,
 }
 
 impl<'a> Answer<'a> {
-    pub(super) fn new(sink: &'a mut dyn Sink) -> Self {
+    fn new(sink: &'a mut dyn Sink) -> Self {
         Self { sink, line: Vec::new(), end: End::default() }
     }
 
     /// Writes one record.
-    pub(super) fn record(&mut self, record: &impl Serialize) -> io::Result<()> {
+    fn record(&mut self, record: &impl Serialize) -> io::Result<()> {
         self.line.clear();
         serde_json::to_writer(&mut self.line, record)?;
         self.end.records += 1;
@@ -188,7 +236,7 @@ impl<'a> Answer<'a> {
     }
 
     /// Writes one record that comes with an open file.
-    pub(super) fn file(&mut self, record: &impl Serialize, file: OwnedFd) -> io::Result<()> {
+    fn file(&mut self, record: &impl Serialize, file: OwnedFd) -> io::Result<()> {
         self.line.clear();
         serde_json::to_writer(&mut self.line, record)?;
         self.end.records += 1;
@@ -196,7 +244,7 @@ impl<'a> Answer<'a> {
     }
 
     /// Writes one record that comes with the first `size` bytes of a packed content.
-    pub(super) fn packed(
+    fn packed(
         &mut self,
         record: &impl Serialize,
         content: &Packed,
@@ -209,36 +257,36 @@ impl<'a> Answer<'a> {
     }
 
     /// Hands over what was written so far.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         self.sink.flush()
     }
 
     /// How many records there are.
-    pub(super) fn records(&self) -> u64 {
+    fn records(&self) -> u64 {
         self.end.records
     }
 
     /// Counts a record without the digest that was asked for.
-    pub(super) fn lacks_digest(&mut self) {
+    fn lacks_digest(&mut self) {
         self.end.unknown += 1;
     }
 
     /// What the last line says.
-    pub(super) fn end(&self) -> End {
+    fn end(&self) -> End {
         self.end
     }
 }
 
 /// Everything a query works with.
-pub(super) struct Query<'q, 'a> {
+struct Query<'q, 'a> {
     /// The connection that walks.
-    pub(super) main: &'q mut Reader,
+    main: &'q mut Reader,
     /// The connection for look-ups meanwhile.
-    pub(super) side: &'q mut Reader,
+    side: &'q mut Reader,
     /// Whose eyes look.
-    pub(super) guard: &'q mut Guard,
+    guard: &'q mut Guard,
     /// Where the records go.
-    pub(super) answer: &'q mut Answer<'a>,
+    answer: &'q mut Answer<'a>,
 }
 
 impl Query<'_, '_> {
@@ -264,16 +312,33 @@ impl Query<'_, '_> {
 
 /// The identity of a catalog, from which files get their UUIDs.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ids([u8; 16]);
+struct Ids([u8; 16]);
 
 impl Ids {
-    pub(super) fn uuid(self, file: FileId) -> Uuid {
+    fn uuid(self, file: FileId) -> Uuid {
         file_id::to_uuid(&self.0, file)
     }
 }
 
-/// Answers from the catalog alone; what needs a daemon is refused.
-pub(super) fn answer_from_catalog(
+/// Answers from a catalog that no daemon serves; what needs one is refused.
+///
+/// # Errors
+/// If the answer is not whole, after the records that could be told.
+pub fn answer_from_catalog(
+    main: &mut Reader,
+    side: &mut Reader,
+    contents: &Contents,
+    request: &Request,
+    sink: &mut dyn Sink,
+) -> Result<End, QueryError> {
+    let mut answer = Answer::new(sink);
+    let guard = &mut Guard::Everything;
+    answer_request(&mut Query { main, side, guard, answer: &mut answer }, contents, request)?;
+    Ok(answer.end())
+}
+
+/// Answers what needs no daemon.
+fn answer_request(
     query: &mut Query<'_, '_>,
     contents: &Contents,
     request: &Request,

@@ -7,21 +7,21 @@ use std::io;
 
 use super::{Answer, Ids};
 use crate::catalog::{CatalogError, FileHistory, Reader};
-use crate::control::records::{PruneDecision, PruneRecord};
-use crate::control::wire::PathField;
 use crate::pruning::Verdict;
+use crate::query::records::{PruneDecision, PruneRecord};
+use crate::query::request::PathField;
 use crate::retention::Decision;
 use crate::timespec::rfc3339;
 
 /// Writes decisions.
-pub(in crate::control) struct PruneRecords<'q, 'a> {
+pub(super) struct PruneRecords<'q, 'a> {
     side: &'q mut Reader,
     ids: Ids,
     answer: &'q mut Answer<'a>,
 }
 
 impl<'q, 'a> PruneRecords<'q, 'a> {
-    pub(in crate::control) fn new(
+    pub(super) fn new(
         side: &'q mut Reader,
         answer: &'q mut Answer<'a>,
     ) -> Result<Self, CatalogError> {
@@ -29,7 +29,7 @@ impl<'q, 'a> PruneRecords<'q, 'a> {
     }
 
     /// Writes the decisions about one file.
-    pub(in crate::control) fn write(
+    pub(super) fn write(
         &mut self,
         path: &[u8],
         history: &FileHistory,
