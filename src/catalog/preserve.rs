@@ -351,14 +351,29 @@ impl Reader {
     ) -> Result<Option<(VersionKey, Source)>, CatalogError> {
         let (at, found) = match source {
             Source::Prefix => ((file, number + 1), self.source(file, number + 1)?),
-            Source::Continued(file, number) => match self.source(file, number)? {
-                // It was taken back, for it had the bytes of the one before it.
-                None => ((file, number - 1), self.source(file, number - 1)?),
-                found => ((file, number), found),
+            Source::Continued(to, next) => match self.heir((file, number), (to, next))? {
+                Some(heir) => (heir, self.source(heir.0, heir.1)?),
+                None => ((to, next), Some(Source::Lost(Loss::Overwritten))),
             },
             _ => return Ok(None),
         };
         Ok(Some((at, found.unwrap_or(Source::Lost(Loss::Unseen)))))
+    }
+
+    /// The version that has the bytes of one, which went on as `to`. That may have been taken back since,
+    /// for it had the bytes of the one before it, and its number given to another.
+    fn heir(&self, of: VersionKey, to: VersionKey) -> Result<Option<VersionKey>, CatalogError> {
+        let hash_of = |key| Ok::<_, CatalogError>(self.version_facts(key)?.map(|v| v.hash));
+        let wanted = hash_of(of)?.flatten();
+        let mut perhaps = None;
+        for key in [to, (to.0, to.1.saturating_sub(1))] {
+            match hash_of(key)? {
+                Some(hash) if hash.is_some() && hash == wanted => return Ok(Some(key)),
+                Some(hash) if hash.is_none() || wanted.is_none() => perhaps = perhaps.or(Some(key)),
+                _ => {}
+            }
+        }
+        Ok(perhaps)
     }
 
     /// Where the bytes of a version at `at` with this source are in the end, and whose they are there.

@@ -308,11 +308,11 @@ fn a_run_that_is_broken_off_goes_on_where_it_stopped() {
     const FILES: u64 = 40;
     let mut mounted = Mounted::new();
     for n in 0..FILES {
-        fs::write(mounted.at(format!("f{n}")), noise(n, 5000)).unwrap();
+        fs::write(mounted.at(format!("f{n}")), noise(n, 10_000)).unwrap();
     }
     let begin = |mounted: &Mounted| {
         let mut command = mounted.command();
-        command.args(["verify", "--rate", "20k"]).arg(&mounted.mountpoint).current_dir("/");
+        command.args(["verify", "--rate", "10k"]).arg(&mounted.mountpoint).current_dir("/");
         command.stdout(Stdio::null()).spawn().unwrap()
     };
     let files = |mounted: &Mounted| mounted.status()["verify"]["files"].as_u64().unwrap_or(0);

@@ -115,17 +115,19 @@ impl Disk {
         file.sync_all().unwrap();
     }
 
-    /// Inverts a byte of a file where an ext4 disk has it: nothing of the filesystem shows it.
-    pub(crate) fn rot(&self, file: &Path, offset: usize) {
+    /// Inverts a byte of a file where the disk has it: nothing of the filesystem shows it.
+    pub(crate) fn rot(&self, file: &Path, offset: u64) {
         self.sync();
-        let file = file.strip_prefix(self.path()).unwrap();
-        let size = usize::try_from(rustix::fs::statvfs(self.path()).unwrap().f_bsize).unwrap();
+        let extents = must(Command::new("filefrag").args(["-v", "-b1"]).arg(file));
+        // `0:        0..    4095:    8704..   12799:   4096: ...`, in bytes.
+        let place = extents.lines().find_map(|line| {
+            let numbers = line.split([':', '.', ' ']).filter(|word| !word.is_empty());
+            let numbers: Vec<u64> = numbers.map_while(|word| word.parse().ok()).collect();
+            let &[_, first, last, physical, ..] = &*numbers else { return None };
+            (first..=last).contains(&offset).then(|| physical + offset - first)
+        });
+        let at = place.unwrap_or_else(|| panic!("no such byte of {}:\n{extents}", file.display()));
         let image = self.dir.path().join("image");
-        let request = format!("bmap \"/{}\" {}", file.display(), offset / size);
-        let block = must(Command::new("debugfs").arg("-R").arg(request).arg(&image));
-        let block: usize = block.trim().parse().unwrap();
-        assert_ne!(block, 0, "the disk has no such block of {}", file.display());
-        let at = (block * size + offset % size) as u64;
         let image = std::fs::File::options().read(true).write(true).open(image).unwrap();
         let mut byte = [0];
         image.read_exact_at(&mut byte, at).unwrap();

@@ -163,3 +163,29 @@ fn the_last_prune_is_remembered() {
         assert_eq!(last(&w), Some(outcome));
     }
 }
+
+#[test]
+fn a_content_is_not_looked_for_in_a_number_that_was_given_again() {
+    let mut w = World::new();
+    w.write("doc", 10, 1);
+    w.create_in(ROOT, "new", 11, Kind::File);
+    w.seal_as(50, 11, None);
+    let (doc, new) = (w.id("doc").unwrap(), w.id("new").unwrap());
+    w.rename("new", "doc", 11, Some(10));
+    // It has the bytes that were there before, so what it made of the document is taken back.
+    let inode = w.inode(11, Kind::File);
+    w.push(Op::Digest { session: SessionId(50), read: Some((inode, hash(1))), prefix: None });
+    w.push(Op::End { session: SessionId(50), left: Some(key(11)) });
+    w.seal(11, 5);
+    assert_eq!(w.log("doc"), [1, 5]);
+    let bytes_of = |key| w.catalog.read(|r| r.bytes_of(key)).unwrap().unwrap();
+    let (at, _) = bytes_of((new, 1));
+    assert_eq!(at, (doc, 1), "not the second version, which is another content by now");
+    let versions = w.catalog.read(|r| r.versions(new)).unwrap();
+    let (first, last) = (bytes_of((doc, 1)).1, versions[0].source);
+    assert_eq!(
+        matches!(first, Source::Lost(_)),
+        matches!(last, Source::Lost(_)),
+        "{first:?} {last:?}"
+    );
+}
