@@ -55,7 +55,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "retention",
         ],
     ),
-    ("control", &["query", "catalog", "content", "store", "sys", "config"]),
+    (
+        "control",
+        &["query", "catalog", "content", "pruning", "restore", "store", "sys", "types", "config"],
+    ),
     (
         "daemon",
         &[

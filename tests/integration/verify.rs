@@ -316,12 +316,12 @@ fn a_run_that_is_broken_off_goes_on_where_it_stopped() {
         command.stdout(Stdio::null()).spawn().unwrap()
     };
     let files = |mounted: &Mounted| mounted.status()["verify"]["files"].as_u64().unwrap_or(0);
-    // Ctrl-C.
+    // As Ctrl-C would, which a shell makes its background jobs ignore.
     let mut client = begin(&mounted);
     mounted.wait_for("some files", || files(&mounted) > 2);
     let second = mounted.run(&["verify"]);
     assert!(told(&second).contains("another verify is under way"), "{}", told(&second));
-    kill_process(Pid::from_child(&client), Signal::INT).unwrap();
+    kill_process(Pid::from_child(&client), Signal::TERM).unwrap();
     client.wait().unwrap();
     mounted.wait_for("its end", || mounted.status()["verify"]["running"] == false);
     let first = mounted.status()["verify"].clone();
