@@ -17,6 +17,7 @@ mod busy;
 mod cat;
 mod changes;
 mod diff;
+mod key;
 mod log;
 mod manifest;
 mod mark;
@@ -109,6 +110,7 @@ enum Command {
     Prune(prune::Prune),
     Reconcile(reconcile::Reconcile),
     Verify(verify::Verify),
+    Key(key::Key),
 }
 
 /// How a command ended that did not fail.
@@ -195,6 +197,7 @@ fn run(args: Args) -> anyhow::Result<Outcome> {
         Command::Prune(command) => command.run(&mut context),
         Command::Reconcile(command) => command.run(&mut context),
         Command::Verify(command) => command.run(&mut context),
+        Command::Key(command) => command.run(&mut context),
     }?;
     context.out.flush()?;
     Ok(outcome)
@@ -243,9 +246,11 @@ fn typed_time(text: Option<&str>, now_ns: i64) -> Result<Option<i64>, TimeError>
 
 /// The settings in the environment as option words, which those of `-o` come after.
 fn environment_options() -> anyhow::Result<Vec<String>> {
-    const NAMES: [&str; 11] = [
+    const NAMES: [&str; 13] = [
         "state",
         "api",
+        "api_guest",
+        "api_host",
         "threads",
         "descriptors",
         "io",

@@ -70,6 +70,7 @@ pub mod file_id;
 pub mod fs;
 pub mod fuse;
 pub mod globspec;
+pub mod keys;
 pub mod pruning;
 pub mod query;
 pub mod restore;

@@ -15,6 +15,8 @@ pub mod privileges;
 pub mod process;
 pub mod sqlite;
 pub mod stat;
+pub mod tcp;
+pub mod users;
 pub mod xattr;
 
 pub use rustix::io::Errno;

@@ -1,0 +1,315 @@
+//! Keys of the HTTP API.
+//!
+//! Owns `api-keys.json` in the state directory: who may do what with which key. The key itself is shown once,
+//! when it is made; what is stored is its digest. Keys are made and revoked by root at the command line, also
+//! where no daemon runs, and a daemon sees it with the next request. The file is replaced as a whole, so that
+//! a crash leaves the old keys or the new ones.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
+use parking_lot::Mutex;
+use rustix::fs::FlockOperation;
+use rustix::rand::GetRandomFlags;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The name of the file.
+const FILE_NAME: &str = "api-keys.json";
+/// What every key begins with, so that it is known for one where it should not be.
+const PREFIX: &str = "horace_";
+/// Random bytes of a key.
+const BYTES: usize = 32;
+
+/// What a key is good for; each includes the ones before it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// To read what its user may read
+    Read,
+    /// To bring things back and to mark versions
+    Restore,
+    /// To prune, to verify and to reconcile
+    Admin,
+}
+
+/// What is known of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// What it is called.
+    pub name: String,
+    /// Digest of the key, in hexadecimal.
+    sha256: String,
+    /// What it is good for.
+    pub scope: Scope,
+    /// The user with whose eyes it sees and as whom it acts; everything for root.
+    pub user: String,
+    /// Paths from the root of the mount at and below which it is good; everywhere if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub below: Vec<String>,
+    /// When it was made, in nanoseconds since 1970.
+    pub created_ns: i64,
+    /// When it ends, in nanoseconds since 1970; never if there is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ns: Option<i64>,
+}
+
+/// What a new key is to be.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    /// What it is called: one word.
+    pub name: String,
+    /// What it is good for.
+    pub scope: Scope,
+    /// The user with whose eyes it sees.
+    pub user: String,
+    /// Paths at and below which it is good.
+    pub below: Vec<String>,
+    /// When it ends, in nanoseconds since 1970.
+    pub expires_ns: Option<i64>,
+}
+
+/// Why keys cannot be had or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file cannot be read or written.
+    #[error("cannot use {}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is none.
+    #[error("{} cannot be understood: move it away to begin with no keys", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A name is taken.
+    #[error("there is a key `{0}` already: revoke it first, or take another name")]
+    Taken(String),
+    /// A name is none.
+    #[error("`{0}` is no name for a key: letters, digits, `-`, `_` and `.`, at most 64 of them")]
+    BadName(String),
+    /// There is no such key.
+    #[error("there is no key `{0}`")]
+    Unknown(String),
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Keys {
+    keys: Vec<Key>,
+}
+
+/// The file with the keys.
+#[derive(Debug)]
+pub struct KeyFile {
+    dir: PathBuf,
+    /// Locked alone.
+    read: Mutex<Read>,
+}
+
+/// What was read last, and of which file.
+#[derive(Debug, Default)]
+struct Read {
+    stamp: Option<Stamp>,
+    keys: Arc<[Key]>,
+}
+
+/// What tells one file from the next: each is written anew.
+type Stamp = (u64, u64, i64, i64);
+
+impl KeyFile {
+    /// The keys of a state directory.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self { dir: state_dir.into(), read: Mutex::default() }
+    }
+
+    /// All keys, in the order in which they were made.
+    ///
+    /// # Errors
+    /// If the file cannot be read. That there is none is fine.
+    pub fn list(&self) -> Result<Arc<[Key]>, KeyError> {
+        let path = self.path();
+        let error = |source| KeyError::Io { path: path.clone(), source };
+        let mut read = self.read.lock();
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                *read = Read::default();
+                return Ok(Arc::default());
+            }
+            Err(other) => return Err(error(other)),
+        };
+        let found = file.metadata().map_err(error)?;
+        let stamp = (found.ino(), found.size(), found.ctime(), found.ctime_nsec());
+        if read.stamp != Some(stamp) {
+            let keys: Keys = serde_json::from_reader(io::BufReader::new(file))
+                .map_err(|source| KeyError::Damaged { path: path.clone(), source })?;
+            *read = Read { stamp: Some(stamp), keys: keys.keys.into() };
+        }
+        Ok(Arc::clone(&read.keys))
+    }
+
+    /// The key that somebody shows, if there is one that has not ended.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn find(&self, secret: &str, now_ns: i64) -> Result<Option<Key>, KeyError> {
+        let digest = digest_of(secret);
+        let keys = self.list()?;
+        // Digests of what nobody can guess may be compared in any time.
+        let found = keys.iter().find(|key| key.sha256 == digest);
+        Ok(found.filter(|key| key.expires_ns.is_none_or(|end| now_ns < end)).cloned())
+    }
+
+    /// Makes a key and returns it: nobody can tell it again.
+    ///
+    /// # Errors
+    /// If its name is taken or none, or the file cannot be written.
+    pub fn create(&self, new: NewKey, now_ns: i64) -> Result<String, KeyError> {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if new.name.is_empty() || new.name.len() > 64 || !new.name.chars().all(is_part) {
+            return Err(KeyError::BadName(new.name));
+        }
+        let secret = self.secret()?;
+        self.change(|keys| {
+            if keys.iter().any(|key| key.name == new.name) {
+                return Err(KeyError::Taken(new.name.clone()));
+            }
+            keys.push(Key {
+                name: new.name.clone(),
+                sha256: digest_of(&secret),
+                scope: new.scope,
+                user: new.user.clone(),
+                below: new.below.clone(),
+                created_ns: now_ns,
+                expires_ns: new.expires_ns,
+            });
+            Ok(())
+        })?;
+        Ok(secret)
+    }
+
+    /// Takes a key away.
+    ///
+    /// # Errors
+    /// If there is none of that name, or the file cannot be written.
+    pub fn revoke(&self, name: &str) -> Result<(), KeyError> {
+        self.change(|keys| {
+            let before = keys.len();
+            keys.retain(|key| key.name != name);
+            if keys.len() == before { Err(KeyError::Unknown(name.into())) } else { Ok(()) }
+        })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.join(FILE_NAME)
+    }
+
+    fn io_error(&self) -> impl Fn(io::Error) -> KeyError {
+        let path = self.path();
+        move |source| KeyError::Io { path: path.clone(), source }
+    }
+
+    fn secret(&self) -> Result<String, KeyError> {
+        let mut bytes = [0; BYTES];
+        let filled = rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty());
+        match filled {
+            Ok(BYTES) => Ok(format!("{PREFIX}{}", HEXLOWER.encode(&bytes))),
+            Ok(_) => Err(self.io_error()(io::ErrorKind::UnexpectedEof.into())),
+            Err(error) => Err(self.io_error()(error.into())),
+        }
+    }
+
+    /// Changes the keys while nobody else does.
+    fn change(
+        &self,
+        change: impl FnOnce(&mut Vec<Key>) -> Result<(), KeyError>,
+    ) -> Result<(), KeyError> {
+        let dir = File::open(&self.dir).map_err(self.io_error())?;
+        let lock = |fd| rustix::fs::flock(fd, FlockOperation::LockExclusive);
+        lock(&dir).map_err(|error| self.io_error()(error.into()))?;
+        let mut keys = self.list()?.to_vec();
+        change(&mut keys)?;
+        self.write(&Keys { keys }, &dir).map_err(self.io_error())
+    }
+
+    fn write(&self, keys: &Keys, dir: &File) -> io::Result<()> {
+        let temporary = self.dir.join(format!("{FILE_NAME}.new"));
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&temporary)?;
+        file.write_all(&serde_json::to_vec_pretty(keys)?)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, self.path())?;
+        dir.sync_all()
+    }
+}
+
+fn digest_of(secret: &str) -> String {
+    HEXLOWER.encode(&Sha256::digest(secret))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn new(name: &str) -> NewKey {
+        let (scope, user) = (Scope::Read, "root".into());
+        NewKey { name: name.into(), scope, user, below: Vec::new(), expires_ns: Some(100) }
+    }
+
+    #[test]
+    fn a_key_is_found_until_it_ends_or_is_revoked() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, other) = (KeyFile::new(dir.path()), KeyFile::new(dir.path()));
+        assert!(file.list().unwrap().is_empty());
+        let secret = file.create(new("one"), 5).unwrap();
+        assert_eq!(other.find(&secret, 99).unwrap().unwrap().name, "one");
+        assert_eq!(other.find(&secret, 100).unwrap(), None, "it has ended");
+        assert_eq!(other.find("horace_00", 5).unwrap(), None);
+        let second = other.create(NewKey { expires_ns: None, ..new("two") }, 6).unwrap();
+        assert_ne!(second, secret);
+        assert_eq!(file.list().unwrap().len(), 2);
+        file.revoke("one").unwrap();
+        assert_eq!(other.find(&secret, 5).unwrap(), None);
+        assert!(other.find(&second, i64::MAX).unwrap().is_some());
+    }
+
+    #[test]
+    fn only_digests_are_stored_and_only_for_the_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = KeyFile::new(dir.path());
+        let secret = file.create(new("one"), 5).unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        assert!(!text.contains(&secret[PREFIX.len()..]), "{text}");
+        let mode = std::fs::metadata(file.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn bad_names_and_damaged_files_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = KeyFile::new(dir.path());
+        for name in ["", "a b", "ä", "a/b", &"x".repeat(65)] {
+            assert!(matches!(file.create(new(name), 5), Err(KeyError::BadName(_))), "{name}");
+        }
+        file.create(new("one"), 5).unwrap();
+        assert!(matches!(file.create(new("one"), 5), Err(KeyError::Taken(_))));
+        assert!(matches!(file.revoke("none"), Err(KeyError::Unknown(_))));
+        std::fs::write(file.path(), "{").unwrap();
+        assert!(matches!(file.find("x", 5), Err(KeyError::Damaged { .. })));
+        assert!(matches!(file.create(new("two"), 5), Err(KeyError::Damaged { .. })));
+    }
+}
