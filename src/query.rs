@@ -22,6 +22,7 @@ mod restore;
 mod search;
 mod service;
 pub mod status;
+mod tree;
 pub mod verify;
 
 use std::io;
@@ -106,6 +107,12 @@ pub enum QueryError {
     /// It is a directory or something else that has no versions.
     #[error("{} is no regular file: only these have versions", shown(path))]
     NotAFile {
+        /// What.
+        path: Vec<u8>,
+    },
+    /// It is no directory.
+    #[error("{} is no directory", shown(path))]
+    NotADirectory {
         /// What.
         path: Vec<u8>,
     },
@@ -201,7 +208,7 @@ impl QueryError {
             Self::Plan(PlanError::Live { .. } | PlanError::Moved { .. })
             | Self::NoUser { .. }
             | Self::Nobody => FailureCode::BadRequest,
-            Self::NotAFile { .. } => FailureCode::WrongKind,
+            Self::NotAFile { .. } | Self::NotADirectory { .. } => FailureCode::WrongKind,
             Self::Denied { .. } => FailureCode::Denied,
             Self::Glob(_) => FailureCode::BadRequest,
             Self::NotRunning => FailureCode::NotRunning,
@@ -350,6 +357,9 @@ fn answer_request(
             query.content(contents, &path.0, version.as_deref(), *at_ns)
         }
         Request::Manifest { path, at_ns } => query.manifest(&path.0, *at_ns),
+        Request::Tree { path, at_ns, after, limit } => {
+            query.tree(&path.0, *at_ns, &after.0, *limit)
+        }
         Request::Search { path, filter } => query.search(&path.0, filter),
         Request::Changes { path, since, limit, .. } => {
             let mut position = Position::new(query.main, path, *since, *limit)?;

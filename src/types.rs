@@ -17,7 +17,18 @@ pub type Name = Box<[u8]>;
 
 /// The catalog's clock: one number per committed change, never reused.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
 )]
 #[serde(transparent)]
 pub struct Seq(pub u64);
@@ -54,7 +65,7 @@ pub struct InodeKey {
 }
 
 /// What a directory entry can be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Regular file, the only kind with content and versions.
@@ -246,8 +257,9 @@ pub struct Writer {
     pub comm: Name,
 }
 
-/// A SHA-256 over the bytes of a file.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A SHA-256 over the bytes of a file, in hexadecimal where it is text.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
+#[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
 pub struct ContentHash([u8; 32]);
 
 impl ContentHash {
@@ -311,7 +323,7 @@ serde_text!(ContentHash);
 pub struct IncomingId(pub u64);
 
 /// Why the content of a version was not kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Loss {
     /// It was replaced or deleted while nothing was to be kept, or around the mount.
@@ -373,7 +385,7 @@ impl fmt::Display for Loss {
 }
 
 /// Where a version came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// Written through the mount.

@@ -14,7 +14,9 @@ use super::{CatalogError, When};
 use crate::types::{ContentHash, FileId, Kind, Loss, Name, Origin, Seq, Writer};
 
 /// Where the content of a version can be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Content {
     /// It is the live file.

@@ -18,7 +18,9 @@ use crate::types::{Attr, ContentHash, FileId, InodeKey, Kind, Seq, SessionId, St
 const FILES_KEPT: usize = 100_000;
 
 /// What kind of change a row of the log is; the numbers are in every catalog.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChangeOp {
     /// A file, directory, symlink or special file came to be.

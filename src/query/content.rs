@@ -19,6 +19,22 @@ impl Query<'_, '_> {
         version: Option<&str>,
         at_ns: Option<i64>,
     ) -> Result<(), QueryError> {
+        let (record, content) = self.open_content(contents, path, version, at_ns)?;
+        match content {
+            Content::File(file) => self.answer.file(&record, file)?,
+            Content::Packed(packed) => self.answer.packed(&record, &packed, record.size)?,
+        }
+        Ok(())
+    }
+
+    /// Opens the same.
+    pub(super) fn open_content(
+        &mut self,
+        contents: &Contents,
+        path: &[u8],
+        version: Option<&str>,
+        at_ns: Option<i64>,
+    ) -> Result<(ContentRecord, Content), QueryError> {
         let version = match at_ns {
             Some(at_ns) => self.version_at(path, at_ns)?,
             None => self.version_named(path, version.unwrap_or("head"))?.1,
@@ -26,12 +42,7 @@ impl Query<'_, '_> {
         let content = contents.open(self.side, (version.file, version.number))?;
         let last = Planner::new(self.side, contents).last_with(&version)?;
         let mode = last.map_or(version.mode, |(node, _)| node.mode);
-        let record = ContentRecord { size: version.size, sha256: version.hash, mode };
-        match content {
-            Content::File(file) => self.answer.file(&record, file)?,
-            Content::Packed(packed) => self.answer.packed(&record, &packed, version.size)?,
-        }
-        Ok(())
+        Ok((ContentRecord { size: version.size, sha256: version.hash, mode }, content))
     }
 
     /// The version of a path's history that is meant by a name, with its number there.

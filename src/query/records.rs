@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::request::{FromPathField, PathField};
+use super::request::{FromPathField, NameField, PathField};
 use super::status::PruneTotals;
 use crate::catalog::backup::Rebuilt;
 use crate::catalog::{ChangeOp, Content, VersionInfo};
@@ -18,7 +19,7 @@ use crate::timespec::rfc3339;
 use crate::types::{ContentHash, Kind, Loss, Origin, Seq, Writer};
 
 /// Who caused a change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WriterRecord {
     /// User.
     pub uid: u32,
@@ -33,7 +34,7 @@ pub struct WriterRecord {
 }
 
 /// One version of a path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VersionRecord {
     /// Its position in the path's own history, from 1 for the oldest.
     pub number: u64,
@@ -71,7 +72,7 @@ pub struct VersionRecord {
 }
 
 /// What a prune decides about one version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PruneRecord {
     /// Of what, as it is called now or was last.
     #[serde(flatten)]
@@ -97,7 +98,7 @@ pub struct PruneRecord {
 }
 
 /// What becomes of a content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PruneDecision {
     /// It stays.
@@ -107,14 +108,14 @@ pub enum PruneDecision {
 }
 
 /// The last record of a prune.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PruneTotalRecord {
     /// What it came to.
     pub total: PruneTotals,
 }
 
 /// The content of a version, which comes with it as an open file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ContentRecord {
     /// How many bytes of the file it is, from its beginning.
     pub size: u64,
@@ -125,7 +126,7 @@ pub struct ContentRecord {
 }
 
 /// One file of a manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ManifestRecord {
     /// Where.
     #[serde(flatten)]
@@ -138,8 +139,38 @@ pub struct ManifestRecord {
     pub file_id: Uuid,
 }
 
+/// What has a name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TreeRecord {
+    /// The name.
+    #[serde(flatten)]
+    pub name: NameField,
+    /// What.
+    pub kind: Kind,
+    /// Size in bytes.
+    pub size: u64,
+    /// Modification time.
+    pub mtime: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Its name, where this machine has one.
+    pub user: Option<String>,
+    /// Group.
+    pub gid: u32,
+    /// How many names it has.
+    pub links: u32,
+    /// Digest of a regular file that the caller may read, once it is known.
+    pub sha256: Option<ContentHash>,
+    /// The number of its version in its file.
+    pub file_number: Option<u32>,
+    /// Its identity.
+    pub file_id: Uuid,
+}
+
 /// One name that matches a search.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SearchRecord {
     /// Where.
     #[serde(flatten)]
@@ -159,7 +190,7 @@ pub struct SearchRecord {
 }
 
 /// One change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChangeRecord {
     /// Its number.
     pub seq: Seq,
@@ -188,7 +219,7 @@ pub struct ChangeRecord {
 }
 
 /// Who made one version of a path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BlameRecord {
     /// The version's position in the path's history, from 1 for the oldest.
     pub number: u64,
@@ -209,7 +240,7 @@ pub struct BlameRecord {
 }
 
 /// One step of bringing something back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RestoreRecord {
     /// What is done.
     pub action: RestoreAction,
@@ -234,7 +265,7 @@ pub struct RestoreRecord {
 }
 
 /// What is done to bring something back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestoreAction {
     /// A name goes.
@@ -258,7 +289,7 @@ pub enum RestoreAction {
 }
 
 /// How one step ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// It would be done.
@@ -311,14 +342,14 @@ impl RestoreRecord {
 }
 
 /// What a sync reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SyncRecord {
     /// The last change that is durable.
     pub seq: Seq,
 }
 
 /// What a catalog was rebuilt from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RebuildRecord {
     /// The backup, if there was one.
     pub backup: Option<PathField>,
@@ -391,6 +422,11 @@ impl Users {
         Self(names)
     }
 
+    /// The name of a user.
+    pub(super) fn name_of(&self, uid: u32) -> Option<String> {
+        self.0.get(&uid).cloned()
+    }
+
     /// The user with a name or number.
     pub(super) fn number_of(&self, user: &str) -> Option<u32> {
         let named = self.0.iter().find(|(_, name)| *name == user).map(|(uid, _)| *uid);
@@ -401,7 +437,7 @@ impl Users {
     pub(super) fn record(&self, writer: &Writer) -> WriterRecord {
         WriterRecord {
             uid: writer.uid,
-            user: self.0.get(&writer.uid).cloned(),
+            user: self.name_of(writer.uid),
             gid: writer.gid,
             pid: writer.pid,
             comm: String::from_utf8_lossy(&writer.comm).into_owned(),

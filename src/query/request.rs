@@ -7,6 +7,9 @@
 use data_encoding::BASE64;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::filter::SearchFilter;
 use super::verify::VerifyRequest;
@@ -18,6 +21,21 @@ macro_rules! byte_field {
         $(#[$doc])*
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
         pub struct $name(pub Vec<u8>);
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let text = ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .description(Some("With U+FFFD for what is not UTF-8"));
+                let exact = ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .description(Some("The exact bytes in Base64, where they are not UTF-8"));
+                let object = ObjectBuilder::new().property($text, text).property($exact, exact);
+                object.required($text).into()
+            }
+        }
+
+        impl ToSchema for $name {}
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -66,6 +84,10 @@ byte_field! {
     ToPathField, "to_path", "to_path_base64"
 }
 byte_field! {
+    /// A name in a directory.
+    NameField, "name", "name_base64"
+}
+byte_field! {
     /// What is searched for.
     QueryField, "query", "query_base64"
 }
@@ -104,6 +126,20 @@ pub enum Request {
         /// As of when, in nanoseconds since 1970; now if left out.
         #[serde(default)]
         at_ns: Option<i64>,
+    },
+    /// What is in a directory, by name.
+    Tree {
+        /// Which.
+        #[serde(flatten)]
+        path: PathField,
+        /// As of when, in nanoseconds since 1970; now if left out.
+        #[serde(default)]
+        at_ns: Option<i64>,
+        /// What comes after this name.
+        #[serde(flatten)]
+        after: NameField,
+        /// At most so many.
+        limit: u64,
     },
     /// Names that match.
     Search {

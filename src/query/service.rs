@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access::Guard;
-use super::records::{Outcome, PruneTotalRecord, RestoreRecord, SyncRecord};
+use super::records::{ContentRecord, Outcome, PruneTotalRecord, RestoreRecord, SyncRecord};
 use super::request::{BringBack, End, Follow, Mark, PruneCap, PruneMode, Request, Run, Wait};
 use super::status::{Host, SpaceRecord, StatusRecord};
 use super::verify::{VerifyRecord, VerifyRequest};
 use super::{Answer, Position, PruneRecords, Query, QueryError, Sink, answer_request};
 use crate::catalog::{Catalog, CatalogError, FileHistory};
-use crate::content::Contents;
+use crate::content::{Content, Contents};
 use crate::pruning::{Scope, Verdict};
 use crate::restore::{Action, Means, Step, carry_out};
 use crate::store::Store;
@@ -75,6 +75,29 @@ impl Service {
         Ok(answer.end())
     }
 
+    /// Opens the content of a version for somebody who may read it: of a path's history, or of a path at a
+    /// time in nanoseconds since 1970. Whoever reads it knows how long it is, and its digest if that is known.
+    ///
+    /// # Errors
+    /// If there is none, they may not read it, or it was not kept.
+    pub fn open(
+        &self,
+        by: &Actor,
+        path: &[u8],
+        version: Option<&str>,
+        at_ns: Option<i64>,
+    ) -> Result<(ContentRecord, Content), QueryError> {
+        let mut nothing = Nothing;
+        let mut answer = Answer::new(&mut nothing);
+        let (guard, listener) = (self.guard(by), &Nothing);
+        let mut client = Client { service: self, listener, guard, by, answer: &mut answer };
+        client.check_reach()?;
+        self.host.settle_soon();
+        self.catalog.barrier();
+        let contents = self.contents();
+        client.query(|query| query.open_content(&contents, path, version, at_ns))
+    }
+
     fn guard(&self, by: &Actor) -> Guard {
         if by.is_privileged() {
             Guard::Everything
@@ -85,6 +108,21 @@ impl Service {
 
     fn contents(&self) -> Contents {
         Contents::new(Arc::clone(&self.backing), self.store.clone())
+    }
+}
+
+/// Nobody, who gets nothing.
+struct Nothing;
+
+impl Sink for Nothing {
+    fn line(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Listener for Nothing {
+    fn is_gone(&self, _: Duration) -> io::Result<bool> {
+        Ok(true)
     }
 }
 
@@ -116,7 +154,12 @@ impl Client<'_, '_> {
                 host.settle_soon();
                 return self.bring_back(what, *run);
             }
-            Request::Log { .. } | Request::Cat { .. } | Request::Blame { .. } => host.settle_soon(),
+            Request::Log { .. }
+            | Request::Cat { .. }
+            | Request::Blame { .. }
+            | Request::Tree { .. } => {
+                host.settle_soon();
+            }
             Request::Manifest { .. } => host.settle(),
             Request::Mark { path, version, mark } => {
                 return self.mark(&path.0, version.as_deref(), mark);

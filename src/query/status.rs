@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
 
 use super::request::{Mark, PruneCap, PruneMode, Wait};
 use super::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
@@ -84,7 +85,7 @@ pub trait Host: Send + Sync {
 }
 
 /// What a prune has come to.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct PruneTotals {
     /// Versions that are no heads.
     pub versions: u64,
@@ -97,7 +98,7 @@ pub struct PruneTotals {
 }
 
 /// What the last prune of everything came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LastPruneRecord {
     /// When.
     pub time: String,
@@ -117,7 +118,7 @@ impl From<LastPrune> for LastPruneRecord {
 }
 
 /// Figures of a mount.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MountStatus {
     /// Version of the daemon.
     pub version: String,
@@ -125,12 +126,15 @@ pub struct MountStatus {
     pub pid: u32,
     /// The backing directory.
     #[serde(with = "lossy")]
+    #[schema(value_type = String)]
     pub backing: PathBuf,
     /// Where it is shown.
     #[serde(with = "lossy")]
+    #[schema(value_type = String)]
     pub mountpoint: PathBuf,
     /// Where the catalog lies.
     #[serde(with = "lossy")]
+    #[schema(value_type = String)]
     pub state_dir: PathBuf,
     /// Seconds since it serves.
     pub uptime_s: u64,
@@ -138,6 +142,9 @@ pub struct MountStatus {
     pub io: String,
     /// Whether the kernel goes to the backing files by itself.
     pub passthrough: Passthrough,
+    /// Where the HTTP API is; null if it is off.
+    #[serde(default)]
+    pub api: Option<String>,
     /// Whether changes around the mount are found at once.
     #[serde(default)]
     pub watch: WatchRecord,
@@ -150,6 +157,7 @@ pub struct MountStatus {
     pub open_files: u64,
     /// Directories that are not served because another filesystem is mounted there.
     #[serde(with = "lossy_list")]
+    #[schema(value_type = Vec<String>)]
     pub refused: Vec<PathBuf>,
     /// Inodes that the kernel knows.
     pub nodes: u64,
@@ -163,12 +171,13 @@ pub struct MountStatus {
 }
 
 /// The copies of the catalog.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BackupRecord {
     /// How often one is made; null is never.
     pub every: Option<String>,
     /// Where they are.
     #[serde(with = "lossy")]
+    #[schema(value_type = String)]
     pub dir: PathBuf,
     /// How many.
     pub count: u64,
@@ -183,7 +192,7 @@ pub struct BackupRecord {
 }
 
 /// Whether the kernel goes to the backing files by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Passthrough {
     /// Whether it does.
     pub enabled: bool,
@@ -192,7 +201,7 @@ pub struct Passthrough {
 }
 
 /// Whether changes around the mount are found at once, and what came of it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct WatchRecord {
     /// Whether they are.
     pub enabled: bool,
@@ -207,7 +216,7 @@ pub struct WatchRecord {
 }
 
 /// How far a comparison of the backing directory with the catalog is.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 pub struct ReconcileProgress {
     /// What it does.
     pub state: ReconcileState,
@@ -253,7 +262,7 @@ pub struct ReconcileProgress {
 }
 
 /// How hard a comparison may work.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct LimitsRecord {
     /// What the backing directory lies on: `ssd`, `hdd` or `network`.
     pub disk: String,
@@ -264,7 +273,7 @@ pub struct LimitsRecord {
 }
 
 /// What a comparison does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReconcileState {
     /// Nothing: there was none yet.
@@ -296,7 +305,7 @@ impl ReconcileState {
 }
 
 /// The record of `status`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StatusRecord {
     /// Whether a daemon serves the mount; without one there are only the catalog's figures.
     pub running: bool,
@@ -335,7 +344,7 @@ pub struct StatusRecord {
 }
 
 /// What everything that is kept takes.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 pub struct SpaceRecord {
     /// Contents with a file of their own.
     pub loose_objects: u64,
@@ -352,7 +361,7 @@ pub struct SpaceRecord {
 }
 
 /// What was found when the store was looked through.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SurveyRecord {
     /// When that was, in nanoseconds since 1970.
     pub time_ns: i64,

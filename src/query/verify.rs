@@ -3,12 +3,13 @@
 //! Owns the records, which are those that `--json` prints.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::request::PathField;
 use crate::types::ContentHash;
 
 /// How everything is to be read again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VerifyRequest {
     /// Bytes to read in a second; 0 as fast as it goes.
     pub rate: u64,
@@ -21,7 +22,7 @@ pub struct VerifyRequest {
 }
 
 /// One line of the answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "record", rename_all = "kebab-case")]
 pub enum VerifyRecord {
     /// How far it is.
@@ -33,7 +34,7 @@ pub enum VerifyRecord {
 }
 
 /// How far a run is, or how it ended.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct VerifyProgress {
     /// Whether it runs at the moment.
     pub running: bool,
@@ -64,7 +65,7 @@ pub struct VerifyProgress {
 }
 
 /// What is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FindingRecord {
     /// What kind of thing: `object`, `file` or `pack`.
     pub kind: String,
@@ -95,7 +96,7 @@ pub struct FindingRecord {
 }
 
 /// A version as `log` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ShownVersion {
     /// Its path.
     #[serde(flatten)]
@@ -105,7 +106,7 @@ pub struct ShownVersion {
 }
 
 /// Something with the same bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CopyRecord {
     /// What: `object`, `version`, `longer`, a version that goes on behind the same bytes, or `snapshot`, a
     /// file in one that has the size.

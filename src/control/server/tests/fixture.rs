@@ -41,6 +41,7 @@ impl Host for FakeHost {
             uptime_s: 1,
             io: "auto".into(),
             passthrough: Passthrough { enabled: false, reason: Some("fake".into()) },
+            api: None,
             watch: crate::query::status::WatchRecord::default(),
             inodes_by: "handles".into(),
             threads: 2,
