@@ -28,6 +28,7 @@ use crate::fs::{
     Backing, Fh, Flush, Fs, Lasts, MAX_TRANSFER, NodeId, OpenMode, Opened, Purpose, Registrar,
     Room, SetAttr, Sync, WriteBy,
 };
+use crate::metrics::{Operation, Timed};
 use crate::sys::Errno;
 use crate::types::{Caller, Kind};
 use offload::Offload;
@@ -184,6 +185,7 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _timed = Timed::new(Operation::Lookup);
         let parent = node(parent);
         let result = match name.as_bytes() {
             b"." => self.fs.lookup_self(parent),
@@ -198,6 +200,7 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+        let _timed = Timed::new(Operation::Getattr);
         match self.fs.getattr(node(ino), handle.map(fh)) {
             Ok(attr) => {
                 let timeout = self.timeout(self.fs.lasts(node(ino)));
@@ -225,6 +228,7 @@ impl fuser::Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _timed = Timed::new(Operation::Setattr);
         let (atime, mtime) = (atime.map(convert::set_time), mtime.map(convert::set_time));
         let set = SetAttr { mode, uid, gid, size, atime, mtime };
         let (fs, caller, timeout) = (Arc::clone(&self.fs), caller(req), self.timeout);
@@ -240,6 +244,7 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        let _timed = Timed::new(Operation::Readlink);
         match self.fs.readlink(node(ino)) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(errno::reply(error)),
@@ -256,6 +261,7 @@ impl fuser::Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let _timed = Timed::new(Operation::Mknod);
         let name = name.as_bytes();
         let result = self.fs.mknod(caller(req), node(parent), name, mode, umask, rdev);
         self.reply_entry(result, reply);
@@ -270,15 +276,18 @@ impl fuser::Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
+        let _timed = Timed::new(Operation::Mkdir);
         let result = self.fs.mkdir(caller(req), node(parent), name.as_bytes(), mode, umask);
         self.reply_entry(result, reply);
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _timed = Timed::new(Operation::Unlink);
         reply_empty(self.fs.unlink(caller(req), node(parent), name.as_bytes()), reply);
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _timed = Timed::new(Operation::Rmdir);
         reply_empty(self.fs.rmdir(caller(req), node(parent), name.as_bytes()), reply);
     }
 
@@ -290,6 +299,7 @@ impl fuser::Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        let _timed = Timed::new(Operation::Symlink);
         let (name, target) = (link_name.as_bytes(), target.as_os_str().as_bytes());
         self.reply_entry(self.fs.symlink(caller(req), node(parent), name, target), reply);
     }
@@ -304,6 +314,7 @@ impl fuser::Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _timed = Timed::new(Operation::Rename);
         let from = (node(parent), name.as_bytes());
         let to = (node(newparent), newname.as_bytes());
         reply_empty(self.fs.rename(caller(req), from, to, flags.bits()), reply);
@@ -317,22 +328,30 @@ impl fuser::Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
+        let _timed = Timed::new(Operation::Link);
         let result = self.fs.link(caller(req), node(ino), node(newparent), newname.as_bytes());
         self.reply_entry(result, reply);
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let timed = Timed::new(Operation::Open);
         let caller = caller(req);
         if node(ino).is_view() {
             let fs = Arc::clone(&self.fs);
             // What was kept may have to be looked for.
-            return self.offload.run(move || Self::open_now(&fs, caller, ino, flags, reply));
+            return self.offload.run(move || {
+                let _timed = timed;
+                Self::open_now(&fs, caller, ino, flags, reply);
+            });
         }
         if flags.0 & (libc::O_ACCMODE | libc::O_TRUNC) == libc::O_RDONLY {
             return Self::open_now(&self.fs, caller, ino, flags, reply);
         }
         let (fs, whole) = (Arc::clone(&self.fs), Arc::clone(&self.fs));
-        let work = move || Self::open_now(&fs, caller, ino, flags, reply);
+        let work = move || {
+            let _timed = timed;
+            Self::open_now(&fs, caller, ino, flags, reply);
+        };
         let open = move || whole.when_digested(node(ino), Purpose::Change, Box::new(work));
         match flags.acc_mode() {
             // Before it cuts the content off it may have to wait for the end of a program.
@@ -352,8 +371,10 @@ impl fuser::Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let timed = Timed::new(Operation::Read);
         let fs = Arc::clone(&self.fs);
         let read = move || {
+            let _timed = timed;
             let mut buffer = vec![0; size as usize];
             match fs.read(fh(handle), flags.0, offset, &mut buffer) {
                 Ok(count) => reply.data(&buffer[..count]),
@@ -375,6 +396,7 @@ impl fuser::Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let _timed = Timed::new(Operation::Write);
         let by = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
             WriteBy::Mapping
         } else if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
@@ -397,6 +419,7 @@ impl fuser::Filesystem for Adapter {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
+        let _timed = Timed::new(Operation::Flush);
         reply_empty(self.fs.flush(fh(handle)), reply);
     }
 
@@ -410,6 +433,7 @@ impl fuser::Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let _timed = Timed::new(Operation::Release);
         self.fs.release(fh(handle));
         reply.ok();
     }
@@ -422,12 +446,17 @@ impl fuser::Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
+        let timed = Timed::new(Operation::Fsync);
         let fs = Arc::clone(&self.fs);
         let what = if datasync { Sync::Data } else { Sync::All };
-        self.offload.run(move || reply_empty(fs.fsync(fh(handle), what), reply));
+        self.offload.run(move || {
+            let _timed = timed;
+            reply_empty(fs.fsync(fh(handle), what), reply);
+        });
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _timed = Timed::new(Operation::Opendir);
         match self.fs.opendir(node(ino)) {
             Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
             Err(error) => reply.error(errno::reply(error)),
@@ -442,6 +471,7 @@ impl fuser::Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        let _timed = Timed::new(Operation::Readdir);
         let result = self.fs.readdir(fh(handle), offset, LISTING, |entry| {
             let kind = convert::file_type(entry.kind.unwrap_or(Kind::File));
             let name = OsStr::from_bytes(entry.name);
@@ -465,6 +495,7 @@ impl fuser::Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _timed = Timed::new(Operation::Readdirplus);
         let result = self.fs.readdirplus(fh(handle), offset, LISTING / 4, |name, entry| {
             let (attr, generation) = match entry {
                 Some(entry) => (convert::entry_attr(entry), entry.generation),
@@ -493,6 +524,7 @@ impl fuser::Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
+        let _timed = Timed::new(Operation::Releasedir);
         self.fs.releasedir(fh(handle));
         reply.ok();
     }
@@ -505,11 +537,16 @@ impl fuser::Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
+        let timed = Timed::new(Operation::Fsyncdir);
         let fs = Arc::clone(&self.fs);
-        self.offload.run(move || reply_empty(fs.fsyncdir(fh(handle)), reply));
+        self.offload.run(move || {
+            let _timed = timed;
+            reply_empty(fs.fsyncdir(fh(handle)), reply);
+        });
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let _timed = Timed::new(Operation::Statfs);
         match self.fs.statfs() {
             Ok(s) => {
                 let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
@@ -538,15 +575,20 @@ impl fuser::Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let _timed = Timed::new(Operation::Setxattr);
         let result = self.fs.setxattr(caller(req), node(ino), name.as_bytes(), value, flags);
         reply_empty(result, reply);
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let timed = Timed::new(Operation::Getxattr);
         if Fs::is_own_xattr(name.as_bytes()) {
             // Who asks for the digest waits for it.
             let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
-            let ask = move || reply_xattr(fs.getxattr(node(ino), name.as_bytes()), size, reply);
+            let ask = move || {
+                let _timed = timed;
+                reply_xattr(fs.getxattr(node(ino), name.as_bytes()), size, reply);
+            };
             let awaited = self.fs.digested_as(node(ino));
             if !self.fs.may_be_mapped(awaited) {
                 return self.fs.when_digested(awaited, Purpose::Know, Box::new(ask));
@@ -561,10 +603,12 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _timed = Timed::new(Operation::Listxattr);
         reply_xattr(self.fs.listxattr(caller(req), node(ino), size), size, reply);
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _timed = Timed::new(Operation::Removexattr);
         reply_empty(self.fs.removexattr(caller(req), node(ino), name.as_bytes()), reply);
     }
 
@@ -583,6 +627,7 @@ impl fuser::Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let _timed = Timed::new(Operation::Create);
         let registrar = ByReply(&reply);
         let (caller, name) = (caller(req), name.as_bytes());
         match self.fs.create(caller, node(parent), name, mode, umask, flags, &registrar) {
@@ -677,6 +722,7 @@ impl fuser::Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let _timed = Timed::new(Operation::Fallocate);
         reply_empty(self.fs.fallocate(caller(req), fh(handle), mode, offset, length), reply);
     }
 
@@ -689,6 +735,7 @@ impl fuser::Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        let _timed = Timed::new(Operation::Lseek);
         match self.fs.lseek(fh(handle), offset, whence) {
             Ok(offset) => reply.offset(i64::try_from(offset).unwrap_or(i64::MAX)),
             Err(error) => reply.error(errno::reply(error)),
@@ -708,11 +755,13 @@ impl fuser::Filesystem for Adapter {
         flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let timed = Timed::new(Operation::CopyFileRange);
         if !flags.is_empty() {
             return reply.error(errno::reply(Errno::INVAL));
         }
         let (fs, caller) = (Arc::clone(&self.fs), caller(req));
         self.offload.run(move || {
+            let _timed = timed;
             let (from, to) = ((fh(fh_in), offset_in), (fh(fh_out), offset_out));
             match fs.copy_file_range(caller, from, to, len) {
                 Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),

@@ -71,6 +71,7 @@ pub mod fs;
 pub mod fuse;
 pub mod globspec;
 pub mod keys;
+pub mod metrics;
 pub mod pruning;
 pub mod query;
 pub mod restore;

@@ -3,11 +3,12 @@
 //! Owns the order of events and the back pressure: a full queue makes the caller wait, it never drops.
 //! Each event gets a ticket; whoever must see an event committed waits for its ticket.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::event::Event;
+use crate::metrics::metrics;
 
 /// Events that may wait at once. At some 200 bytes each this bounds the queue to about 16 MB.
 pub(super) const CAPACITY: usize = 65_536;
@@ -52,9 +53,7 @@ impl Queue {
     /// Appends `events` in order, waiting for room; returns the ticket of the last one.
     pub(super) fn push(&self, events: impl IntoIterator<Item = Event>) -> u64 {
         let mut inner = self.inner.lock();
-        while inner.events.len() >= CAPACITY && !inner.closed {
-            self.room.wait(&mut inner);
-        }
+        self.wait_until(&mut inner, |inner| inner.events.len() < CAPACITY);
         let before = inner.events.len();
         inner.events.extend(events);
         let added = inner.events.len() - before;
@@ -70,9 +69,19 @@ impl Queue {
     /// not wait for it in [`Queue::push`].
     pub(super) fn wait_for_room(&self) {
         let mut inner = self.inner.lock();
-        while inner.events.len() > CAPACITY / 2 && !inner.closed {
-            self.room.wait(&mut inner);
+        self.wait_until(&mut inner, |inner| inner.events.len() <= CAPACITY / 2);
+    }
+
+    fn wait_until(&self, inner: &mut MutexGuard<'_, Inner>, has_room: impl Fn(&Inner) -> bool) {
+        if has_room(inner) || inner.closed {
+            return;
         }
+        let began = Instant::now();
+        while !has_room(inner) && !inner.closed {
+            self.room.wait(inner);
+        }
+        metrics().queue_waits.inc();
+        metrics().queue_wait_seconds.inc_by(began.elapsed().as_secs_f64());
     }
 
     /// Has the writer look after its files, at once if there is nothing else to do.

@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rusqlite::Connection;
 
@@ -18,6 +19,7 @@ use super::queue::{Queue, Taken};
 use super::rows::{Rows, State};
 use super::{CatalogError, Health, backup, checkpoint, schema};
 use crate::causes::with_cause;
+use crate::metrics::metrics;
 
 /// Why the catalog could not be written again.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +61,16 @@ impl Writer {
             {
                 self.health.fail(with_cause(&error));
             }
-            if let Err(error) = self.commit(&events) {
-                self.state = None;
-                self.health.fail(error.to_string());
+            let began = Instant::now();
+            match self.commit(&events) {
+                Ok(()) => metrics().committed_events.inc_by(events.len() as u64),
+                Err(error) => {
+                    self.state = None;
+                    self.health.fail(error.to_string());
+                    metrics().failed_batches.inc();
+                }
             }
+            metrics().commit_seconds.observe(began.elapsed().as_secs_f64());
             self.queue.done(events.len());
             checkpoint::limit_wal(&self.db, &self.path);
         }

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::pending::{PATIENCE, Waiting};
 use crate::catalog::event::Prefix;
+use crate::metrics::metrics;
 use crate::sys::{Errno, stat};
 use crate::types::{Attr, ContentHash, Stamp};
 
@@ -96,6 +97,7 @@ pub(super) fn read_digest(
             break;
         }
         hasher.update(&buffer[..n]);
+        metrics().reread_bytes.inc_by(n as u64);
         offset += n as u64;
         if enough(n as u64)
             || (offset % LEG < n as u64 && before.stamp() != stat::fstat(fd)?.attr.stamp())
@@ -162,6 +164,7 @@ fn read_beginning(
             break;
         }
         hasher.update(&buffer[..n]);
+        metrics().reread_bytes.inc_by(n as u64);
         offset += n as u64;
         if enough(n as u64) {
             return Ok(None);

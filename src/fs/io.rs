@@ -19,6 +19,7 @@ use super::node::{Backing, Node};
 use super::privileges::{Writing, as_writer, grants};
 use super::{Fs, NodeId, TICK_NS, Writes};
 use crate::config::IoMode;
+use crate::metrics::metrics;
 use crate::sys::creds::{AsCaller, Privileges};
 use crate::sys::{Errno, stat};
 use crate::types::{Caller, Kind, Stamp, Writer};
@@ -405,6 +406,7 @@ impl Fs {
         match (result, &mut state.hasher) {
             (Ok(count), Some(hasher)) => {
                 hasher.update(&data[..count]);
+                metrics().streamed_bytes.inc_by(count as u64);
                 state.hashed += count as u64;
             }
             _ => state.hasher = None,
