@@ -7,7 +7,7 @@ mod file;
 mod fstab;
 mod options;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,6 +59,10 @@ pub struct MountConfig {
     pub pack_limit: Option<NonZeroUsize>,
     /// Where the HTTP API listens.
     pub api: Api,
+    /// The user with whose eyes those see through the API who show no key and are no users of this machine.
+    pub api_guest: Option<String>,
+    /// Names by which the API is reached, beside addresses and `localhost`.
+    pub api_hosts: Vec<String>,
     /// How long the kernel may trust attributes and names.
     pub attr_timeout: Duration,
     /// Whether the backing directory is watched for changes around the mount.
@@ -101,6 +105,8 @@ impl MountConfig {
             pack_after: None,
             pack_limit: None,
             api: Api::default(),
+            api_guest: None,
+            api_hosts: Vec::new(),
             attr_timeout: Duration::from_secs(1),
             watch: Watch::default(),
             config: None,
@@ -127,6 +133,9 @@ impl MountConfig {
             .chain(&mut self.state)
             .chain(&mut self.config)
         {
+            *path = working_dir.join(&*path);
+        }
+        if let Api::Unix(path) = &mut self.api {
             *path = working_dir.join(&*path);
         }
     }
@@ -246,18 +255,22 @@ impl Disk {
 }
 
 /// Where the HTTP API listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Api {
     /// Nowhere.
     Off,
+    /// At the usual address, unless somebody else has it.
+    #[default]
+    Usual,
     /// At this address.
     Listen(SocketAddr),
+    /// At this path.
+    Unix(PathBuf),
 }
 
-impl Default for Api {
-    fn default() -> Self {
-        Self::Listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)))
-    }
+impl Api {
+    /// Where the API listens if nobody says where.
+    pub const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 }
 
 /// Words that are passed on to the kernel.

@@ -22,8 +22,8 @@ mod verify;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -31,14 +31,17 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::api;
 use crate::catalog::{Catalog, CatalogError, ChunkDb, chunks};
-use crate::config::{Disk, Keep, MountConfig, OWN_DIR, Repeat, Watch};
+use crate::causes::with_causes;
+use crate::config::{Api, Disk, Keep, MountConfig, OWN_DIR, Repeat, Watch};
 use crate::control::registry::{self, Registration};
 use crate::control::{Server, ServerConfig};
 use crate::fs::{Fs, Options, PackingOptions, Writes};
 use crate::fuse::session::{
     PassthroughStatus, Session, Unmount, is_dead, mount_id, unmount, write_back,
 };
+use crate::keys::KeyFile;
 use crate::query::Service;
 use crate::store::Store;
 use crate::sys::{self, Errno};
@@ -151,6 +154,21 @@ fn cut_off(mountpoint: &Path) {
     }
 }
 
+/// What answers questions.
+struct Front {
+    server: Server,
+    http: Option<api::Server>,
+}
+
+impl Front {
+    fn stop(self) {
+        if let Some(http) = self.http {
+            http.stop();
+        }
+        self.server.stop();
+    }
+}
+
 /// Everything that lives as long as the mount.
 struct Daemon {
     config: MountConfig,
@@ -256,8 +274,9 @@ impl Daemon {
         runtime_dir: &Path,
         passthrough: PassthroughStatus,
         asker: Asker,
-    ) -> anyhow::Result<(Server, Registration)> {
+    ) -> anyhow::Result<(Front, Registration)> {
         registry::create_runtime_dir(runtime_dir)?;
+        let at = Arc::new(OnceLock::new());
         let backing = self.fs.root().try_clone_to_owned()?;
         let id = registry::id_of(&backing)?;
         let host = MountHost {
@@ -271,6 +290,7 @@ impl Daemon {
             started_ns: self.started_ns,
             passthrough,
             unwatched: self.unwatched.clone(),
+            api: Arc::clone(&at),
             asker,
             restorer: Restorer(Arc::clone(&self.fs)),
         };
@@ -282,7 +302,8 @@ impl Daemon {
             host: Arc::new(host),
         });
         let socket = registry::socket_path(runtime_dir, &id);
-        let server = Server::start(ServerConfig { socket, service })?;
+        let server = Server::start(ServerConfig { socket, service: Arc::clone(&service) })?;
+        let http = self.open_api(service, &at)?;
         let registration = Registration::publish(
             runtime_dir,
             &self.config.backing,
@@ -290,7 +311,42 @@ impl Daemon {
             &self.config.mountpoint,
             &self.config.state_dir(),
         )?;
-        Ok((server, registration))
+        Ok((Front { server, http }, registration))
+    }
+
+    /// Answers over HTTP, and notes where in `at`.
+    fn open_api(
+        &self,
+        service: Arc<Service>,
+        at: &OnceLock<String>,
+    ) -> anyhow::Result<Option<api::Server>> {
+        let listen = match &self.config.api {
+            Api::Off => return Ok(None),
+            Api::Usual => api::Listen::Tcp(Api::USUAL),
+            Api::Listen(address) => api::Listen::Tcp(*address),
+            Api::Unix(path) => api::Listen::Unix(path.clone()),
+        };
+        let router = api::router(api::ApiConfig {
+            service,
+            keys: KeyFile::new(&self.state_path),
+            guest: self.config.api_guest.clone(),
+            hosts: self.config.api_hosts.clone(),
+            roots: vec![self.config.mountpoint.clone(), self.config.backing.clone()],
+        });
+        match api::Server::start(&listen, router) {
+            Ok(server) => {
+                let address = server.address().map(|address| format!("http://{address}"));
+                let _ = at.set(address.unwrap_or_else(|| format!("{listen}")));
+                Ok(Some(server))
+            }
+            // Another mount has the usual address: who wants two says where.
+            Err(error) if self.config.api == Api::Usual => {
+                let error = with_causes(&error);
+                tracing::warn!(error, "no HTTP API: `api=ADDRESS:PORT` says where to serve it");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Waits for the end of serving; a signal brings it about.

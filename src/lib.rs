@@ -58,6 +58,7 @@
 #[macro_use]
 mod serde_text;
 
+pub mod api;
 pub mod catalog;
 pub mod causes;
 pub mod cli;

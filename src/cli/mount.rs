@@ -71,7 +71,10 @@ Options for -o (for each NAME=VALUE there is a variable HORACE_NAME, too):
   attr_timeout=SECONDS  let the kernel trust attributes for so long [default: 1]
   watch=WHEN          find changes around the mount at once: off, auto (where the kernel can) or
                       on (or do not mount) [default: off]
-  api=ADDR:PORT, api=off  serve the HTTP API there, or not at all [default: 127.0.0.1:8000]
+  api=WHERE           serve the HTTP API there: ADDRESS:PORT, unix:PATH, or off [default:
+                      127.0.0.1:8000 if it is free]
+  api_guest=USER      let who shows no key and is no user of this machine see what USER may
+  api_host=NAME       the API is reached by that name, too; may be given several times
   config=FILE         read settings from there [default: /etc/horace/horace.toml]
   nosuid, nodev, noexec, noatime, dirsync, sync, remount  as for any mount
 Words of fstab for others (_netdev, nofail, x-systemd.*, ...) are ignored.";

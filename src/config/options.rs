@@ -3,7 +3,6 @@
 //! Owns their splitting and meaning. A word that is neither Horace's nor one that fstab lines carry
 //! for others is refused by name: a misspelt option must not pass for a setting.
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -101,7 +100,9 @@ impl MountConfig {
         match name {
             "state" => self.state = Some(text("state", value, "DIR")?.into()),
             "config" => self.config = Some(text("config", value, "FILE")?.into()),
-            "api" => self.api = parse("api", value, "ADDRESS:PORT|off", api)?,
+            "api" => self.api = parse("api", value, "ADDRESS:PORT|unix:PATH|off", api)?,
+            "api_guest" => self.api_guest = Some(text("api_guest", value, "USER")?.into()),
+            "api_host" => self.api_hosts.push(text("api_host", value, "NAME")?.into()),
             "threads" => {
                 self.threads = Some(parse("threads", value, "a NUMBER up to 256", threads)?);
             }
@@ -215,7 +216,11 @@ fn api(value: &str) -> Option<Api> {
     if value == "off" {
         return Some(Api::Off);
     }
-    value.parse::<SocketAddr>().ok().map(Api::Listen)
+    match value.strip_prefix("unix:") {
+        Some("") => None,
+        Some(path) => Some(Api::Unix(path.into())),
+        None => value.parse().ok().map(Api::Listen),
+    }
 }
 
 fn io(value: &str) -> Option<IoMode> {
@@ -337,7 +342,7 @@ mod tests {
     #[case("state", "mount option `state` needs a value: state=DIR")]
     #[case("threads=0", "mount option `threads` takes a NUMBER up to 256, not `0`")]
     #[case("threads=257", "mount option `threads` takes a NUMBER up to 256, not `257`")]
-    #[case("api=8000", "mount option `api` takes ADDRESS:PORT|off, not `8000`")]
+    #[case("api=8000", "mount option `api` takes ADDRESS:PORT|unix:PATH|off, not `8000`")]
     #[case("io=fast", "mount option `io` takes auto|stream|passthrough, not `fast`")]
     #[case("attr_timeout=-1", "mount option `attr_timeout` takes SECONDS, not `-1`")]
     #[case("backup=0s", "mount option `backup` takes LENGTH OF TIME|off, not `0s`")]

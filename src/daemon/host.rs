@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -45,6 +45,8 @@ pub(super) struct MountHost {
     pub(super) passthrough: PassthroughStatus,
     /// Why changes around the mount are not watched for; `None` if they are.
     pub(super) unwatched: Option<String>,
+    /// Where the HTTP API is, once it is.
+    pub(super) api: Arc<OnceLock<String>>,
     pub(super) asker: Asker,
     pub(super) restorer: Restorer,
 }
@@ -79,6 +81,7 @@ impl Host for MountHost {
                 Handles::Open => "handles".into(),
                 Handles::Identify | Handles::None => "paths".into(),
             },
+            api: self.api.get().cloned(),
             threads: self.threads,
             open_files: open as u64,
             refused: refused.map(PathBuf::from).collect(),

@@ -8,6 +8,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("serde_text", &[]),
     ("types", &[]),
     ("causes", &[]),
+    ("keys", &[]),
+    ("metrics", &[]),
     ("clock", &[]),
     ("timespec", &[]),
     ("sizespec", &[]),
@@ -17,7 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("file_id", &["types"]),
     ("config", &["types", "retention", "sizespec", "timespec"]),
     ("sys", &["types"]),
-    ("catalog", &["causes", "store", "sys", "types", "clock"]),
+    ("catalog", &["causes", "metrics", "store", "sys", "types", "clock"]),
     ("store", &["sys", "types"]),
     ("content", &["catalog", "store", "sys", "types"]),
     ("restore", &["catalog", "causes", "content", "sys", "types"]),
@@ -26,6 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "catalog",
             "causes",
+            "metrics",
             "content",
             "store",
             "sys",
@@ -38,7 +41,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "timespec",
         ],
     ),
-    ("fuse", &["fs", "sys", "types", "clock", "config"]),
+    ("fuse", &["metrics", "fs", "sys", "types", "clock", "config"]),
     (
         "query",
         &[
@@ -56,6 +59,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "api",
+        &[
+            "query", "catalog", "causes", "clock", "content", "keys", "metrics", "sys", "timespec",
+            "types",
+        ],
+    ),
+    (
         "control",
         &["query", "catalog", "content", "pruning", "restore", "store", "sys", "types", "config"],
     ),
@@ -63,7 +73,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "daemon",
         &[
             "fuse",
+            "api",
             "control",
+            "keys",
             "query",
             "content",
             "fs",
@@ -85,8 +97,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "daemon", "control", "query", "catalog", "store", "sys", "types", "clock", "config",
-            "file_id", "sizespec", "timespec",
+            "daemon", "control", "query", "keys", "catalog", "store", "sys", "types", "clock",
+            "config", "file_id", "sizespec", "timespec",
         ],
     ),
 ];

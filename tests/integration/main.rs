@@ -14,6 +14,7 @@ mod mounted;
 #[path = "../support/strace.rs"]
 mod strace;
 
+mod api;
 mod bypass;
 mod callers;
 mod commands;
