@@ -394,9 +394,9 @@ impl Daemon {
     }
 
     fn stop(&self) {
-        self.fs.shut_down();
+        let doubtful_ns = self.fs.shut_down();
         std::thread::sleep(TICK);
-        self.catalog.close(crate::clock::now_ns());
+        self.catalog.close(doubtful_ns.unwrap_or_else(crate::clock::now_ns));
         tracing::info!("stopped");
     }
 }

@@ -59,7 +59,7 @@ use crate::retention::Retention;
 use crate::store::Store;
 use crate::sys::handle::{self as file_handle, HandleUse};
 use crate::sys::stat::{self, FsId, Stat};
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, lease};
 use crate::types::{Attr, Caller, Inode, InodeKey, Kind, Origin, SessionId, Writer};
 
 pub use attr::{SetAttr, SetTime};
@@ -412,16 +412,23 @@ impl Fs {
 
     /// Seals every session that is still open and stops the threads. Nothing may be asked of the
     /// filesystem afterwards.
-    pub fn shut_down(&self) {
+    ///
+    /// Where something can still be stored to by a mapping, returns since when the times that the catalog has
+    /// been told are not to be believed, in nanoseconds since 1970: of two stores while it is sealed, the first
+    /// may move the times, and the second leave them alone.
+    pub fn shut_down(&self) -> Option<i64> {
         self.packing.stop(self.store.as_deref());
         self.stop_reconcile();
         self.stop_watch();
+        let since_ns = crate::clock::now_ns();
+        let mut is_mapped = false;
         for file in self.files.all() {
-            self.seal_at_end(&file);
+            is_mapped |= self.seal_at_end(&file);
         }
-        mapped::finish(self);
+        is_mapped |= mapped::finish(self);
         self.hashers.stop();
         self.keeper.stop();
+        is_mapped.then_some(since_ns - lease::UNDER_WAY_NS)
     }
 
     /// The node of the backing directory that the kernel means.

@@ -6,9 +6,10 @@
 
 use std::cell::Cell;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::hashing::{Whole, open_to_read, read_marked};
 use super::lookup::{open_path, read_link};
@@ -19,7 +20,7 @@ use crate::catalog::event::{Found, Op, Place};
 use crate::sys::Errno;
 use crate::sys::lease::{self, Writers};
 use crate::sys::stat;
-use crate::types::{Inode, InodeKey, Kind};
+use crate::types::{Inode, InodeKey, Kind, Stamp};
 
 /// How often a name that changes while it is looked at is looked at again.
 const ATTEMPTS: usize = 3;
@@ -128,10 +129,8 @@ impl Fs {
                     look.counts.errors.fetch_add(1, Ordering::Relaxed);
                 })?;
                 look.counts.read_files.fetch_add(1, Ordering::Relaxed);
-                if lease::writers(reader.as_fd()) == Writers::Some {
-                    // Perhaps by a mapping that has outlived its mount, of which nobody tells.
-                    lease::watch_stores(reader.as_fd());
-                }
+                // Perhaps by a mapping that has outlived its mount, of which nobody tells.
+                let is_mapped = lease::writers(reader.as_fd()) == Writers::Some;
                 let broken_off = Cell::new(false);
                 let enough = |bytes| {
                     broken_off.set(!look.read(bytes));
@@ -139,10 +138,13 @@ impl Fs {
                 };
                 let mark = self.known_size(key).filter(|size| *size < stat.attr.size);
                 for _ in 0..ATTEMPTS {
+                    let watched = is_mapped.then(|| watch_stores(reader.as_fd())).transpose()?;
                     let read = read_marked(reader.as_fd(), None, mark, &enough)?;
                     if broken_off.get() {
                         return Err(Errno::INTR);
                     }
+                    let read =
+                        read.filter(|read| watched.is_none_or(|stamp| stamp == read.attr.stamp()));
                     if let Some(Whole { tail, attr }) = read {
                         let found = Found::Content(tail.digest(), tail.beginning);
                         return Ok((Inode { key, attr }, found));
@@ -176,6 +178,22 @@ impl Fs {
             self.observe(&fd, parent.key, &name);
         }
     }
+}
+
+/// Has what is stored to mappings of a file show in its times from now on, and returns these: if they are the
+/// same after the content was read, no store has come in between that could be followed by one that moves them
+/// no more.
+fn watch_stores(fd: BorrowedFd<'_>) -> Result<Stamp, Errno> {
+    let stamp = || Ok(stat::fstat(fd)?.attr.stamp());
+    let age_ns = crate::clock::now_ns().saturating_sub(stamp()?.ctime_ns);
+    // Times may lie in the future.
+    if (0..lease::UNDER_WAY_NS).contains(&age_ns) {
+        let rest_ns = lease::UNDER_WAY_NS - age_ns;
+        std::thread::sleep(Duration::from_nanos(rest_ns.unsigned_abs()));
+    }
+    let before = stamp()?;
+    lease::watch_stores(fd);
+    Ok(before)
 }
 
 /// Whether somebody is changing the content, so that their seal will tell.

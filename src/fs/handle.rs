@@ -76,6 +76,13 @@ pub(super) struct File {
     pub(super) runs: bool,
 }
 
+impl File {
+    /// Whether it can be mapped so that stores pass us unseen.
+    pub(super) fn is_mappable(&self) -> bool {
+        self.backing.is_some() && self.session.as_ref().is_some_and(|session| session.mappable)
+    }
+}
+
 /// What makes at most one version: an open file that may change the content.
 #[derive(Debug)]
 pub(super) struct Session {

@@ -113,14 +113,22 @@ fn watch(weak: &Weak<Fs>) {
     }
 }
 
-/// Seals what is still mapped, at the daemon's end.
-pub(super) fn finish(fs: &Fs) {
-    for mapped in std::mem::take(&mut *fs.mapped.list.lock()) {
-        if let Err(error) = fs.seal_mapped(&mapped, Digest::Now) {
+/// Seals what is still mapped, at the daemon's end; whether there is any.
+pub(super) fn finish(fs: &Fs) -> bool {
+    // The thread may be looking, with the list in its hands.
+    let _looking = fs.mapped.looking.lock();
+    let list = std::mem::take(&mut *fs.mapped.list.lock());
+    for mapped in &list {
+        if let Ok(fd) = fs.open_mapped(&mapped.node) {
+            // The next start is to see what is stored to it.
+            lease::watch_stores(fd.as_fd());
+        }
+        if let Err(error) = fs.seal_mapped(mapped, Digest::Now) {
             tracing::warn!(%error, inode = mapped.node.key.ino, "cannot seal, the next walk will");
         }
-        fs.stop_watching(&mapped);
+        fs.stop_watching(mapped);
     }
+    !list.is_empty()
 }
 
 /// What is known of who may still write to a closed file.

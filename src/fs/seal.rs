@@ -54,8 +54,7 @@ impl Fs {
         }
         let Ok(file) = self.files.remove(fh) else { return };
         let node = Arc::clone(&file.node);
-        let mappable = |session: &Session| session.mappable && file.backing.is_some();
-        let maybe_mapped = file.session.as_ref().filter(|s| mappable(s));
+        let maybe_mapped = file.session.as_ref().filter(|_| file.is_mappable());
         let maybe_mapped = maybe_mapped.map(|session| MaybeMapped::of(&node, session));
         if maybe_mapped.is_none() {
             self.seal_file(&file, Why::End);
@@ -78,13 +77,15 @@ impl Fs {
         }
     }
 
-    /// Seals what an open file has at the end of the daemon.
-    pub(super) fn seal_at_end(&self, file: &Arc<File>) {
-        if file.session.is_some() {
+    /// Seals what an open file has at the end of the daemon; whether it can be stored to afterwards.
+    pub(super) fn seal_at_end(&self, file: &Arc<File>) -> bool {
+        let mappable = file.is_mappable();
+        if mappable {
             // A mapping outlives the mount; the next start is to see what is stored to it.
             lease::watch_stores(file.fd.as_fd());
         }
         self.seal_file(file, Why::Close);
+        mappable
     }
 
     pub(super) fn end_session(&self, node: &Node, session: SessionId) {
@@ -148,7 +149,7 @@ impl Fs {
             false
         } else {
             let told = attr.stamp() == state.baseline || Some(attr.stamp()) == sealed;
-            state.touched || !told || self.may_hide_a_change(file, session, state, why)
+            state.touched || !told || self.may_hide_a_change(file, state, why)
         };
         if !changed {
             return Ok(());
@@ -196,18 +197,12 @@ impl Fs {
     }
 
     /// Whether the content may have changed although size and times have not.
-    fn may_hide_a_change(
-        &self,
-        file: &File,
-        session: &Session,
-        state: &SessionState,
-        why: Why,
-    ) -> bool {
+    fn may_hide_a_change(&self, file: &File, state: &SessionState, why: Why) -> bool {
         // A store to a page that was stored to before the last seal, whose ever that was, changes no
         // time; on tmpfs no store to a mapping does. Where the pages are ours, stores come to us as
         // writes.
-        let mappable = session.mappable && file.backing.is_some();
-        let unseen = mappable && (file.node.was_sealed_since(state) || self.silent_mappings);
+        let unseen =
+            file.is_mappable() && (file.node.was_sealed_since(state) || self.silent_mappings);
         unseen || (state.baseline_fresh && why == Why::Close)
     }
 

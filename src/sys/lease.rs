@@ -43,6 +43,10 @@ pub fn writers(fd: BorrowedFd<'_>) -> Writers {
     }
 }
 
+/// How long a store may take: the kernel moves the times of the file first, then waits for its journal and for
+/// the page, and last there are the bytes.
+pub const UNDER_WAY_NS: i64 = 100_000_000;
+
 /// Has what is stored to mappings of a file from now on show in its times.
 ///
 /// A store moves them when it is the first to its page since that was written back; so this writes back

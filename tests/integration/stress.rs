@@ -39,7 +39,7 @@ const OPERATIONS: u64 = 150;
 /// More is not copied before it is changed in place, where blocks cannot be shared.
 const COPIED: u64 = 1 << 20;
 
-fn setting(name: &str, default: u64) -> u64 {
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 

@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rstest::rstest;
@@ -17,6 +19,7 @@ use crate::disk::Disk;
 use crate::mapping::Mapping;
 use crate::mounted::{Mounted, can_mount};
 use crate::restart::terminate;
+use crate::stress::setting;
 use crate::tools::{have, must, sha256, told};
 
 /// How the daemon ends while the mount is used.
@@ -199,6 +202,133 @@ fn a_mapping_goes_on_where_the_kernel_serves_it(#[values(End::Signal, End::Kill)
     map.store(20, b"after");
     let bytes = fs::read(mounted.backing.join("f")).unwrap();
     assert_eq!(&bytes[..26], b"before....dead......after.");
+    mounted.ok(&["reconcile", "."]);
+    mounted.wait_for("the truth", || mounted.compare_catalog().is_ok());
+    // And once more, without a pause.
+    map.store(30, b"again");
+    mounted.ok(&["reconcile", "."]);
+    mounted.wait_for("the truth", || mounted.compare_catalog().is_ok());
+}
+
+#[rstest]
+fn a_mapping_whose_file_was_closed_goes_on_and_is_found(
+    #[values(End::Signal, End::Kill)] end: End,
+) {
+    if !can_mount() {
+        return;
+    }
+    let mut mounted = Mounted::new();
+    if !mounted.served_by_the_kernel() {
+        eprintln!("SKIPPED: no kernel passthrough");
+        return;
+    }
+    fs::write(mounted.at("f"), vec![b'.'; 10_000]).unwrap();
+    let file = File::options().read(true).write(true).open(mounted.at("f")).unwrap();
+    let map = Mapping::of(&file, 10_000);
+    map.store(0, b"before");
+    drop(file);
+    let unknown = || mounted.digests("f").last().unwrap() == "unknown";
+    mounted.wait_for("end of the digest", unknown);
+    mounted.end(end);
+    map.store(10, b"dead");
+    mounted.start_again();
+    mounted.assert_catalog_is_true();
+    map.store(20, b"after");
+    mounted.ok(&["reconcile", "."]);
+    mounted.assert_catalog_is_true();
+}
+
+/// Somebody who stores to a mapping all the time, until told to stop; the mapping stays until dropped.
+struct Storer {
+    commands: Option<Sender<()>>,
+    stopped: Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Storer {
+    /// Starts on a file of 10,000 bytes, which stays open if it is to be kept.
+    fn start(path: &Path, keep_open: bool) -> Self {
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        let (commands, told) = channel();
+        let (tell, stopped) = channel();
+        let thread = std::thread::spawn(move || {
+            let map = Mapping::of(&file, 10_000);
+            let _file = Some(file).filter(|_| keep_open);
+            for n in 0_u32.. {
+                map.store(100, &n.to_le_bytes());
+                if n % 50 == 0 {
+                    std::thread::sleep(Duration::from_micros(u64::from(n % 7) * 100));
+                }
+                if told.try_recv() != Err(TryRecvError::Empty) {
+                    break;
+                }
+            }
+            // Who has dropped the other end waits for neither.
+            let _ = tell.send(());
+            let _ = told.recv();
+        });
+        Self { commands: Some(commands), stopped, thread: Some(thread) }
+    }
+
+    /// Returns when the last store is over.
+    fn stop(&self) {
+        self.commands.as_ref().unwrap().send(()).unwrap();
+        self.stopped.recv().unwrap();
+    }
+}
+
+impl Drop for Storer {
+    fn drop(&mut self) {
+        self.commands = None;
+        let _ = self.thread.take().unwrap().join();
+    }
+}
+
+/// Whatever moment the last store comes at, the next look at the file has it.
+#[rstest]
+fn stores_while_the_daemon_ends_and_looks_are_found(#[values(End::Signal, End::Kill)] end: End) {
+    if !can_mount() {
+        return;
+    }
+    let mut mounted = Mounted::new();
+    if !mounted.served_by_the_kernel() {
+        eprintln!("SKIPPED: no kernel passthrough");
+        return;
+    }
+    for round in 0..setting("HORACE_STRESS_ROUNDS", 4) {
+        let f = mounted.at(format!("f{round}"));
+        fs::write(&f, vec![b'.'; 10_000]).unwrap();
+        let storer = Storer::start(&f, end == End::Signal && round % 2 == 0);
+        if end == End::Kill {
+            // What was told of a file before its mapping was noticed, nobody takes back after a kill.
+            let digests = || mounted.digests(&format!("f{round}"));
+            mounted.wait_for("end of the digest", || digests().last().unwrap() == "unknown");
+        }
+        std::thread::sleep(Duration::from_millis(round % 5 * 100));
+        let pid = mounted.pid();
+        // The second signal does not wait for users to go.
+        let hurry = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            if end == End::Signal {
+                terminate(pid);
+            }
+        });
+        mounted.end(end);
+        hurry.join().unwrap();
+        std::thread::sleep(Duration::from_millis(round % 3));
+        let stops_before = round % 4 < 2;
+        if stops_before {
+            storer.stop();
+        }
+        mounted.start_again();
+        if !stops_before {
+            storer.stop();
+            mounted.ok(&["reconcile", "."]);
+        }
+        if let Err(untrue) = mounted.compare_catalog() {
+            panic!("round {round}: {untrue}\n{:#?}", mounted.log_of(&format!("f{round}")));
+        }
+    }
 }
 
 #[test]
