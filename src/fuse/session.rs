@@ -149,7 +149,11 @@ impl Session {
     /// # Errors
     /// What ended the connection, if that was not an unmount.
     pub fn serve(self) -> std::io::Result<()> {
-        self.inner.run()
+        self.inner.run().or_else(|error| match Errno::from_io_error(&error) {
+            // It was cut off in the moment in which a request was taken.
+            Some(Errno::CONNABORTED) => Ok(()),
+            _ => Err(error),
+        })
     }
 }
 
