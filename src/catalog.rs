@@ -41,6 +41,7 @@ mod xattrs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -198,6 +199,15 @@ impl Health {
         self.inner.lock().place
     }
 
+    /// Notes how the files are after they were written.
+    fn follow(&self, path: &Path) {
+        let mut inner = self.inner.lock();
+        let now = inner.place.by_now(path);
+        if !inner.place.is_lost(path) {
+            inner.place = now;
+        }
+    }
+
     fn generation(&self) -> u64 {
         self.inner.lock().generation
     }
@@ -303,11 +313,24 @@ impl Catalog {
         self.queue.barrier();
     }
 
+    /// Has the files that were rolled back under the daemon opened anew, if they were.
+    pub fn look_after_files(&self) {
+        /// The writer may be waiting for a disk.
+        const PATIENCE: Duration = Duration::from_secs(30);
+        const MOMENT: Duration = Duration::from_millis(5);
+        let until = Instant::now() + PATIENCE;
+        while self.health.place().is_rolled_back(&self.path) && Instant::now() < until {
+            self.queue.nudge();
+            std::thread::sleep(MOMENT);
+        }
+    }
+
     /// Makes everything pushed before durable and returns the last sequence number.
     ///
     /// # Errors
     /// [`CatalogError::Degraded`] if some of it could not be committed.
     pub fn sync(&self) -> Result<Seq, CatalogError> {
+        self.look_after_files();
         self.barrier();
         checkpoint::make_durable(&self.path)?;
         if let Some(reason) = self.health.inner.lock().degraded.clone() {

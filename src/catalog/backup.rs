@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::backup::Backup as Copying;
 use rusqlite::{Connection, OpenFlags};
 
+use super::place::beside;
 use super::{Catalog, CatalogError, FILE_NAME, INCARNATION, STOPPED, schema};
 use crate::sys::dir::make_private;
 
@@ -169,13 +170,18 @@ fn write_copy(
     // -1 is everything: what is copied in several steps begins anew with each change.
     Copying::new(source, &mut db)?.step(-1)?;
     mark(&db)?;
+    finish_copy(db, &unfinished)?;
+    Ok(unfinished)
+}
+
+/// Has a copy in one file, private and on the disk.
+fn finish_copy(db: Connection, unfinished: &Path) -> Result<(), BackupError> {
     db.pragma_update(None, "journal_mode", "delete")?;
     drop(db);
-    let file = File::open(&unfinished).map_err(at(&unfinished))?;
+    let file = File::open(unfinished).map_err(at(unfinished))?;
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    file.set_permissions(private).map_err(at(&unfinished))?;
-    file.sync_all().map_err(at(&unfinished))?;
-    Ok(unfinished)
+    file.set_permissions(private).map_err(at(unfinished))?;
+    file.sync_all().map_err(at(unfinished))
 }
 
 /// Gives a whole copy its name.
@@ -190,6 +196,27 @@ fn give_name(unfinished: &Path, to: &Path) -> Result<(), BackupError> {
 pub(super) fn write_again(db: &Connection, path: &Path, now_ns: i64) -> Result<(), BackupError> {
     let state_dir = parent(path);
     let unfinished = write_copy(db, state_dir, |_| Ok(()))?;
+    put_aside(state_dir, now_ns)?;
+    give_name(&unfinished, path)
+}
+
+/// Puts a copy of what the files of a catalog have by now in their place, for those who have had them open since
+/// they had something else. What was there goes aside.
+pub(super) fn take_over(path: &Path, now_ns: i64) -> Result<(), BackupError> {
+    let state_dir = parent(path);
+    let unfinished = state_dir.join(UNFINISHED);
+    schema::remove_database(&unfinished).map_err(at(&unfinished))?;
+    for suffix in ["-wal", ""] {
+        match fs::copy(beside(path, suffix), beside(&unfinished, suffix)) {
+            Err(error) if suffix.is_empty() || error.kind() != io::ErrorKind::NotFound => {
+                return Err(at(path)(error));
+            }
+            _ => {}
+        }
+    }
+    // Not by way of the old files: SQLite takes what it finds in the log for what it is.
+    let db = Connection::open(&unfinished)?;
+    finish_copy(db, &unfinished)?;
     put_aside(state_dir, now_ns)?;
     give_name(&unfinished, path)
 }

@@ -59,7 +59,8 @@ fn run(path: &Path, queue: &Queue, health: &Health, (stopped, signal): &(Mutex<b
     while !*stopped {
         signal.wait_for(&mut stopped, EVERY);
         let size = wal_bytes(path);
-        if health.place().is_lost(path) {
+        let place = health.place();
+        if place.is_lost(path) || place.is_rolled_back(path) {
             queue.nudge();
         } else if size >= WORTH_IT && size != last {
             parking_lot::MutexGuard::unlocked(&mut stopped, || match open(path) {

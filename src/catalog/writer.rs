@@ -3,7 +3,8 @@
 //! Owns group commit: whatever is queued becomes one transaction, so that load makes the batches.
 //! A batch that fails is rolled back and given up: the catalog is then degraded, which everyone can
 //! see, and a reconcile brings in what was lost. File operations go on meanwhile. Files that somebody
-//! deletes under the daemon are written again before the next batch.
+//! deletes under the daemon are written again before the next batch; files that were rolled back are opened
+//! anew.
 #![expect(clippy::disallowed_types, reason = "the catalog owns the database")]
 
 use std::path::{Path, PathBuf};
@@ -24,11 +25,11 @@ use crate::metrics::metrics;
 /// Why the catalog could not be written again.
 #[derive(Debug, thiserror::Error)]
 enum WriteAgainError {
-    #[error("the catalog was deleted and cannot be written again")]
+    #[error("the catalog was deleted or rolled back and cannot be written again")]
     Copy(#[from] backup::BackupError),
-    #[error("the catalog was deleted and cannot be opened again")]
+    #[error("the catalog was deleted or rolled back and cannot be opened again")]
     Open(#[from] CatalogError),
-    #[error("the catalog was deleted and cannot be read again")]
+    #[error("the catalog was deleted or rolled back and cannot be read again")]
     Load(#[from] rusqlite::Error),
 }
 
@@ -55,10 +56,7 @@ impl Writer {
 
     pub(super) fn run(mut self) {
         while let Some(Taken { events, nudged }) = self.queue.take() {
-            if nudged
-                && self.health.place().is_lost(&self.path)
-                && let Err(error) = self.write_again()
-            {
+            if let Err(error) = self.look_after_files(nudged) {
                 self.health.fail(with_cause(&error));
             }
             let began = Instant::now();
@@ -71,19 +69,36 @@ impl Writer {
                 }
             }
             metrics().commit_seconds.observe(began.elapsed().as_secs_f64());
+            self.health.follow(&self.path);
             self.queue.done(events.len());
             checkpoint::limit_wal(&self.db, &self.path);
         }
     }
 
-    /// Puts everything where the next start and everybody else looks for it.
-    fn write_again(&mut self) -> Result<(), WriteAgainError> {
-        backup::write_again(&self.db, &self.path, crate::clock::now_ns())?;
+    fn look_after_files(&mut self, nudged: bool) -> Result<(), WriteAgainError> {
+        let place = self.health.place();
+        if nudged && place.is_lost(&self.path) {
+            // Where the next start and everybody else looks for it.
+            backup::write_again(&self.db, &self.path, crate::clock::now_ns())?;
+            self.open_again()?;
+            tracing::error!("the catalog was deleted under the daemon, which has written it again");
+        } else if place.is_rolled_back(&self.path) {
+            // Every connection shares what it knows of the log, and that is not true any more.
+            backup::take_over(&self.path, crate::clock::now_ns())?;
+            self.open_again()?;
+            self.health.want_reconcile();
+            tracing::warn!(
+                "the catalog was rolled back under the daemon, which goes on from there"
+            );
+        }
+        Ok(())
+    }
+
+    fn open_again(&mut self) -> Result<(), WriteAgainError> {
         // The old connection finds that its file has moved, and leaves the new ones alone.
         self.db = schema::open_writer(&self.path)?;
         self.state = Some(State::load(&self.db)?);
         self.health.begin(Place::of(&self.path));
-        tracing::error!("the catalog was deleted under the daemon, which has written it again");
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::periodic::Task;
 use crate::catalog::Catalog;
+use crate::causes::with_cause;
 use crate::fs::{Fs, Haste, ReconcileError};
 
 /// How often the catalog is asked whether it wants a run.
@@ -155,12 +156,17 @@ fn run(fs: &Fs, catalog: &Catalog, shared: &(Mutex<Wish>, Condvar)) {
             }
             Err(ReconcileError::Stopped) => return,
             Err(error) => {
-                tracing::error!(%error, "reconcile failed");
+                tracing::error!(error = with_cause(&error), "reconcile failed");
                 1
             }
         };
         let in_vain = errors > 0 || catalog.status().degraded.is_some();
         pause = if in_vain { (pause * 2).min(MOST) } else { EVERY };
-        wish.lock().done = target;
+        {
+            let mut wish = wish.lock();
+            // It may not have come so far as to begin.
+            (wish.begun, wish.done) = (target, target);
+        }
+        signal.notify_all();
     }
 }

@@ -394,15 +394,28 @@ impl Fs {
                 }
             }
         }
-        if (self.is_rebuilt || self.is_other_tree || self.lacks_the_newest(store))
-            && let Err(error) = self.compare_with_store(store)
-        {
-            tracing::warn!(%error, "cannot compare the catalog with the store");
+        if self.is_rebuilt || self.is_other_tree || self.lacks_the_newest(store) {
+            self.compare_with_store_or_say(store);
         }
         for (id, content) in missing {
             // After a power cut the disk may know more than the catalog.
             let content = content.filter(|(hash, _)| store.open_object(*hash).is_ok());
             self.tell_stored(*id, content, false, None);
+        }
+    }
+
+    /// Has what is not in the store any more say so, if that is older than the catalog.
+    pub(super) fn compare_if_older(&self) {
+        if let Some(store) = &self.store
+            && self.lacks_the_newest(store)
+        {
+            self.compare_with_store_or_say(store);
+        }
+    }
+
+    fn compare_with_store_or_say(&self, store: &Store) {
+        if let Err(error) = self.compare_with_store(store) {
+            tracing::warn!(%error, "cannot compare the catalog with the store");
         }
     }
 

@@ -281,6 +281,7 @@ impl Fs {
     ) -> Result<Progress, ReconcileError> {
         let _running = self.reconcile.running.lock();
         self.reconcile.hasten(haste);
+        self.catalog.look_after_files();
         let first = !self.imported.load(Ordering::Relaxed);
         let state = if first { ProgressState::Import } else { ProgressState::Check };
         let expected = if first { 0 } else { self.catalog.read_committed(|r| r.totals())?.entries };
@@ -313,6 +314,7 @@ impl Fs {
         let pacer = Pacer::new(self);
         self.finish_walk(walk, Some(&pacer))?;
         self.settle_rest(&pacer)?;
+        self.compare_if_older();
         self.check_stop()?;
         {
             let _tree = self.tree.read();

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::disk::Disk;
-use crate::mounted::{Mounted, can_mount};
+use rstest::rstest;
+
+use crate::disk::{Dataset, Disk};
+use crate::mounted::{Mounted, can_mount, scratch};
 use crate::tools::{have, must, script_in, sha256};
 
 const SIZE: usize = 200_000;
@@ -106,6 +108,100 @@ fn a_rollback_under_a_newer_catalog_is_a_change() {
         let state = tempfile::tempdir().unwrap();
         roll_back(Some(state.path()));
     }
+}
+
+/// Where the catalog of a dataset lies that is rolled back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Catalog {
+    /// In it, and thus as old as the rest afterwards.
+    Inside,
+    /// Elsewhere, with what is not there any more.
+    Outside,
+}
+
+/// ZFS puts a snapshot in the place of what is mounted: inodes, descriptors and mappings stay, and have other
+/// contents from one moment to the next.
+#[rstest]
+fn a_dataset_that_zfs_rolls_back_is_as_it_is_then(
+    #[values(Catalog::Inside, Catalog::Outside)] catalog: Catalog,
+    #[values("mounted", "stopped")] when: &str,
+) {
+    if !can_mount() {
+        return;
+    }
+    let dir = scratch();
+    let Some(dataset) = Dataset::below(dir.path()) else { return };
+    let state = tempfile::tempdir().unwrap();
+    let options = match catalog {
+        Catalog::Inside => String::new(),
+        Catalog::Outside => format!("state={}", state.path().display()),
+    };
+    let mut mounted = Mounted::unmounted_on(dataset.path(), &options);
+    mounted.start();
+    mounted.wait_reconciled();
+    mounted.shell(
+        "mkdir -p d/e gone; echo same > d/e/same; echo gone > d/deleted; echo here > d/moved
+        echo x > gone/x; echo old > d/replaced; for n in 1 2 3; do echo $n > d/many$n; done",
+    );
+    for n in [1, 2] {
+        fs::write(mounted.at("d/e/f"), contents(n)).unwrap();
+    }
+    mounted.sync();
+    dataset.zfs(&["snapshot"], "@before");
+    for n in [3, 4] {
+        fs::write(mounted.at("d/e/f"), contents(n)).unwrap();
+    }
+    mounted.shell(
+        "echo later > d/later; rm d/deleted; mv d/moved d/e/elsewhere; mkdir -p d/new/deep
+        echo new > d/new/deep/f; rm -r gone; echo new > d/save; mv d/save d/replaced
+        for n in {1..300}; do echo new $n > d/many$n; done",
+    );
+    mounted.sync();
+    let before = mounted.log_of("d/e/f");
+    assert_eq!(before.len(), 4);
+    if when == "stopped" {
+        mounted.umount();
+    }
+    dataset.zfs(&["rollback"], "@before");
+    if when == "stopped" {
+        mounted.start();
+        mounted.wait_reconciled();
+    } else {
+        mounted.ok(&["reconcile", "."]);
+    }
+    mounted.assert_catalog_is_true();
+    for path in ["d/e/f", "d/e/same", "d/deleted", "d/moved", "d/replaced", "gone/x", "d/many2"] {
+        mounted.assert_log_is_honest(path);
+    }
+    let digests = mounted.digests("d/e/f");
+    let expected: &[u8] = if catalog == Catalog::Outside { &[1, 2, 3, 4, 2] } else { &[1, 2] };
+    let expected: Vec<_> = expected.iter().map(|n| sha256(contents(*n))).collect();
+    assert_eq!(digests, expected, "{:#?}", mounted.log_of("d/e/f"));
+    assert_eq!(mounted.digests("d/e/same"), [sha256("same\n")], "nothing new, as nothing changed");
+    assert_eq!(mounted.cat(&["d/e/f@1"]), contents(1), "what the snapshot has is kept");
+    if catalog == Catalog::Outside {
+        let log = mounted.log_of("d/e/f");
+        assert_eq!(log[4]["origin"], "external");
+        assert_eq!(log[4]["file_id"], before[0]["file_id"], "the file goes on");
+        for lost in &log[2..4] {
+            assert_eq!(lost["content"], "none", "{lost:#}");
+        }
+        let moved = mounted.log_of("d/moved");
+        assert_eq!(moved.len(), 1, "it came back by its inode: {moved:#?}");
+        let deleted = mounted.log_of("d/deleted");
+        assert_eq!((deleted.len(), &deleted[0]["content"]), (1, &"head".into()), "{deleted:#?}");
+    }
+    assert!(!mounted.at("d/later").exists() && mounted.at("d/deleted").exists());
+    assert!(!mounted.at("d/new").exists() && mounted.at("gone/x").exists());
+    // Everything can go on from here.
+    fs::write(mounted.at("d/e/f"), contents(5)).unwrap();
+    mounted.shell("mv d/e/same d/e/again; rm d/moved; echo last > d/later; echo last > d/many3");
+    assert_eq!(mounted.digests("d/e/f").last(), Some(&sha256(contents(5))));
+    assert_eq!(mounted.digests("d/e/again"), [sha256("same\n")]);
+    assert!(mounted.status()["degraded"].is_null(), "{:#}", mounted.status());
+    mounted.assert_catalog_is_true();
+    mounted.assert_survives_remount();
+    mounted.umount();
 }
 
 #[test]

@@ -5,14 +5,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::callers::as_user;
-use crate::disk::Disk;
+use crate::disk::{Dataset, Disk};
 use crate::mounted::{Mounted, can_mount};
 use crate::tools::{have, noise, sha256, told};
 
@@ -51,21 +51,13 @@ fn is(finding: &Value, kind: &str, trouble: &str, outcome: &str) {
     assert_eq!(found, [&json!(kind), &json!(trouble), &json!(outcome)], "{finding:#}");
 }
 
-/// The ZFS dataset that tests run on, if they do.
-fn dataset(mounted: &Mounted) -> Option<String> {
-    let dataset = Command::new("zfs").args(["list", "-Ho", "name"]).arg(&mounted.backing).output();
-    let dataset = dataset.ok().filter(|output| output.status.success());
-    let is_zfs = rustix::fs::statfs(&mounted.backing).unwrap().f_type == 0x2fc1_2fc1;
-    dataset.filter(|_| is_zfs).map(|o| String::from_utf8(o.stdout).unwrap().trim().to_string())
-}
-
 #[test]
 fn what_a_snapshot_has_undoes_damage() {
     if !can_mount() {
         return;
     }
     let mounted = Mounted::new();
-    let Some(dataset) = dataset(&mounted) else {
+    let Some(dataset) = Dataset::name_of(&mounted.backing) else {
         eprintln!("SKIPPED: HORACE_TEST_DIR is on no ZFS, or there is no `zfs`");
         return;
     };

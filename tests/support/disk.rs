@@ -143,3 +143,54 @@ impl Drop for Disk {
         let _ = rustix::mount::unmount(self.path(), UnmountFlags::DETACH);
     }
 }
+
+/// A ZFS dataset of its own, where tests run on ZFS. Make it before what uses it, so that it goes after.
+pub(crate) struct Dataset {
+    name: String,
+}
+
+impl Dataset {
+    /// A dataset below the one that a directory lies on; says loudly if that is on no ZFS.
+    pub(crate) fn below(dir: &Path) -> Option<Self> {
+        let Some(parent) = Self::name_of(dir) else {
+            eprintln!("SKIPPED: HORACE_TEST_DIR is on no ZFS, or there is no `zfs`");
+            return None;
+        };
+        let unique = tempfile::Builder::new().prefix("horace-").tempdir_in(dir).unwrap();
+        let unique = unique.path().file_name().unwrap().to_str().unwrap().to_owned();
+        let dataset = Self { name: format!("{parent}/{unique}") };
+        dataset.zfs(&["create"], "");
+        Some(dataset)
+    }
+
+    /// The dataset that a directory lies on.
+    pub(crate) fn name_of(dir: &Path) -> Option<String> {
+        let listed = Command::new("zfs").args(["list", "-Ho", "name"]).arg(dir).output();
+        let listed = listed.ok().filter(|output| output.status.success());
+        let is_zfs = rustix::fs::statfs(dir).unwrap().f_type == 0x2fc1_2fc1;
+        listed.filter(|_| is_zfs).map(|o| String::from_utf8(o.stdout).unwrap().trim().to_string())
+    }
+
+    /// Runs `zfs` on it, or on one of its snapshots (`@NAME`), and returns what that printed.
+    pub(crate) fn zfs(&self, args: &[&str], suffix: &str) -> String {
+        must(Command::new("zfs").args(args).arg(format!("{}{suffix}", self.name)))
+    }
+
+    /// Its root.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.zfs(&["get", "-Ho", "value", "mountpoint"], "").trim().into()
+    }
+}
+
+impl Drop for Dataset {
+    fn drop(&mut self) {
+        // A file that was closed a moment ago keeps it busy.
+        for _ in 0..50 {
+            let mut destroy = Command::new("zfs");
+            if destroy.args(["destroy", "-rf", &self.name]).status().is_ok_and(|s| s.success()) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+}
