@@ -4,6 +4,8 @@
 //! looked at, and totals that triggers keep, so that nobody need count. That an object is packed is
 //! only a hint as to where to look first: a content is wherever it is found.
 
+use std::ops::Range;
+
 use rusqlite::{OptionalExtension, params};
 
 use super::CatalogError;
@@ -166,15 +168,19 @@ impl Reader {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The objects with files of their own that came into the store since a time, in nanoseconds since
+    /// The objects with files of their own that came into the store within a time, in nanoseconds since
     /// 1970, with their sizes in bytes.
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn stored_since(&self, time_ns: i64) -> Result<Vec<(ContentHash, u64)>, CatalogError> {
-        let sql = "SELECT sha256, size FROM object WHERE stored_ns >= ?1 AND packed = 0";
+    pub fn stored_within(
+        &self,
+        time_ns: Range<i64>,
+    ) -> Result<Vec<(ContentHash, u64)>, CatalogError> {
+        let sql = "SELECT sha256, size FROM object
+                   WHERE stored_ns >= ?1 AND stored_ns < ?2 AND packed = 0";
         let mut query = self.db.prepare_cached(sql)?;
-        let rows = query.query_map([time_ns], object_from_row)?;
+        let rows = query.query_map([time_ns.start, time_ns.end], object_from_row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 

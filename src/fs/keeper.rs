@@ -510,8 +510,9 @@ impl Fs {
         if !self.may_lack_bytes {
             return;
         }
-        let since_ns = self.trusted_until_ns();
-        let young = self.catalog.read(|reader: &mut Reader| reader.stored_since(since_ns));
+        // What has come since the start was read then.
+        let doubtful_ns = self.trusted_until_ns()..self.started_ns;
+        let young = self.catalog.read(|reader: &mut Reader| reader.stored_within(doubtful_ns));
         let young = young.unwrap_or_else(|error: CatalogError| {
             tracing::warn!(%error, "cannot tell what was kept last");
             Vec::new()

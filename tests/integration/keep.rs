@@ -414,6 +414,8 @@ fn a_damaged_object_is_not_passed_off_as_the_version() {
         return;
     }
     let mounted = Mounted::new();
+    // Its end would notice that the object is gone.
+    mounted.wait_reconciled();
     fs::write(mounted.at("f"), "precious").unwrap();
     fs::remove_file(mounted.at("f")).unwrap();
     let digest = sha256("precious");
