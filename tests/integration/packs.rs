@@ -68,9 +68,15 @@ impl Mounted {
         }
     }
 
+    /// Waits for what packing does, which gives way to everything else that goes on.
+    #[track_caller]
+    fn wait_until_packed(&self, condition: impl FnMut() -> bool) {
+        self.wait_up_to(std::time::Duration::from_secs(300), "packing", condition);
+    }
+
     #[track_caller]
     fn wait_packed(&self) {
-        self.wait_for("packing", || self.loose().is_empty() && !self.packs().is_empty());
+        self.wait_until_packed(|| self.loose().is_empty() && !self.packs().is_empty());
     }
 }
 
@@ -198,7 +204,7 @@ fn what_packing_would_not_make_smaller_stays_as_it_is() {
     fs::remove_file(mounted.at("small")).unwrap();
     let digest = sha256(noise(1, 200_000));
     let object = mounted.store().join("objects").join(&digest[..2]).join(&digest[2..]);
-    mounted.wait_for("packing", || mounted.loose() == [object.as_path()]);
+    mounted.wait_until_packed(|| mounted.loose() == [object.as_path()]);
     for path in ["once", "often", "small"] {
         mounted.assert_kept(path);
     }
@@ -218,7 +224,7 @@ fn what_shares_its_blocks_with_a_live_file_is_not_packed() {
     drop(file);
     fs::write(mounted.at("g"), &content[..100_000]).unwrap();
     fs::remove_file(mounted.at("g")).unwrap();
-    mounted.wait_for("packing", || !mounted.packs().is_empty() && mounted.loose().len() == 1);
+    mounted.wait_until_packed(|| !mounted.packs().is_empty() && mounted.loose().len() == 1);
     let survey = || mounted.status()["space"]["surveyed"].clone();
     mounted.wait_for("survey", || {
         survey()["loose_shared_bytes"].as_u64().is_some_and(|bytes| bytes > 3 << 20)
@@ -240,7 +246,7 @@ fn status_tells_what_everything_takes() {
     let mut log = fs::OpenOptions::new().append(true).open(mounted.at("log")).unwrap();
     std::io::Write::write_all(&mut log, b"more").unwrap();
     drop(log);
-    mounted.wait_for("packing", || mounted.loose().len() == 1);
+    mounted.wait_until_packed(|| mounted.loose().len() == 1);
     let number = |value: &Value| value.as_u64().unwrap();
     let sizes = |range: std::ops::Range<u64>| range.map(|n| (n, edited(0, n).len() as u64));
     let each: u64 = sizes(0..5).map(|(_, size)| size).sum();
@@ -295,7 +301,7 @@ fn it_waits_while_the_mount_is_busy() {
         mounted.wait_for("pause", || state() == "waits for the mount");
         busy.store(false, std::sync::atomic::Ordering::Relaxed);
     });
-    mounted.wait_for("packing", || mounted.loose().is_empty() && state() == "idle");
+    mounted.wait_until_packed(|| mounted.loose().is_empty() && state() == "idle");
     mounted.assert_versions(5, 3);
 }
 
@@ -354,7 +360,7 @@ fn a_full_disk_gives_up_what_is_packed_too() {
     }
     mounted.make_versions(10, 3);
     // Versions of one file are packed although they cannot be compressed.
-    mounted.wait_for("packing", || {
+    mounted.wait_until_packed(|| {
         mounted.loose().is_empty() && mounted.status()["space"]["packed_objects"] == 40
     });
     let bytes = || mounted.status()["space"]["pack_bytes"].as_u64().unwrap();
