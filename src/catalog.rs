@@ -18,6 +18,7 @@ pub mod chunks;
 pub mod event;
 mod history;
 mod marks;
+pub mod names;
 mod observe;
 mod packing;
 mod place;
@@ -48,6 +49,7 @@ use parking_lot::Mutex;
 pub use chunks::ChunkDb;
 pub use history::{ChangeInfo, Content, VersionInfo};
 pub use marks::LastPrune;
+pub use names::LiveNames;
 pub use packing::{Amount, DueObject, ObjectTotals, Survey};
 pub use preserve::{Awaited, Source, Unread, VersionKey};
 pub use read::{Located, NodeInfo, Reader, When, components, is_below};
@@ -244,6 +246,13 @@ pub struct CatalogStatus {
     pub wal_bytes: u64,
 }
 
+/// What works for a catalog as long as it is open.
+struct Threads {
+    writer: JoinHandle<()>,
+    checkpointer: checkpoint::Checkpointer,
+    names: JoinHandle<()>,
+}
+
 /// A catalog that is open for writing; one per backing directory.
 pub struct Catalog {
     path: PathBuf,
@@ -251,7 +260,8 @@ pub struct Catalog {
     health: Arc<Health>,
     /// Free connections, each with the generation of the files that it has open.
     readers: Mutex<Vec<(u64, Reader)>>,
-    threads: Mutex<Option<(JoinHandle<()>, checkpoint::Checkpointer)>>,
+    names: Arc<LiveNames>,
+    threads: Mutex<Option<Threads>>,
     past: Past,
 }
 
@@ -274,19 +284,28 @@ impl Catalog {
         let past = Reader::open(&path)?.past()?;
         let queue = Arc::new(Queue::default());
         let health = Arc::new(Health::default());
-        let writer = writer::Writer::new(db, &path, Arc::clone(&queue), Arc::clone(&health))?;
-        let thread = std::thread::Builder::new()
+        let names = Arc::new(LiveNames::new());
+        let writer = writer::Writer::new(
+            db,
+            &path,
+            Arc::clone(&queue),
+            Arc::clone(&health),
+            Arc::clone(&names),
+        )?;
+        let writer = std::thread::Builder::new()
             .name("catalog".into())
             .spawn(move || writer.run())
             .map_err(CatalogError::Thread)?;
         let checkpointer =
             checkpoint::Checkpointer::start(&path, Arc::clone(&queue), Arc::clone(&health))?;
+        let index = names.start(&path)?;
         Ok(Self {
             path,
             queue,
             health,
             readers: Mutex::default(),
-            threads: Mutex::new(Some((thread, checkpointer))),
+            names,
+            threads: Mutex::new(Some(Threads { writer, checkpointer, names: index })),
             past,
         })
     }
@@ -376,6 +395,11 @@ impl Catalog {
         result
     }
 
+    /// The live names, to be searched. They are as the last commit left them.
+    pub fn names(&self) -> &LiveNames {
+        &self.names
+    }
+
     /// Figures for `status`.
     pub fn status(&self) -> CatalogStatus {
         CatalogStatus {
@@ -405,7 +429,7 @@ impl Catalog {
 
     /// Commits what is queued, notes the orderly end at `now_ns`, and stops the threads.
     pub fn close(&self, now_ns: i64) {
-        let Some((writer, checkpointer)) = self.threads.lock().take() else {
+        let Some(Threads { writer, checkpointer, names }) = self.threads.lock().take() else {
             return;
         };
         self.push([Event { time_ns: now_ns, writer: None, op: Op::Stop }]);
@@ -414,6 +438,10 @@ impl Catalog {
             tracing::error!("the catalog's writer panicked");
         }
         checkpointer.stop();
+        self.names.stop();
+        if names.join().is_err() {
+            tracing::error!("the thread that reads names panicked");
+        }
         self.readers.lock().clear();
         if let Err(error) = checkpoint::make_durable(&self.path) {
             tracing::warn!(%error, "last checkpoint failed, the WAL stays");

@@ -11,6 +11,7 @@ use std::num::NonZeroUsize;
 use lru::LruCache;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::names::NameChange;
 use super::preserve::VersionKey;
 use crate::types::{Attr, ContentHash, FileId, InodeKey, Kind, Seq, SessionId, Stamp, Writer};
 
@@ -221,6 +222,8 @@ pub(super) struct State {
     pub(super) orphans: HashMap<InodeKey, Option<VersionKey>>,
     /// Files whose name was taken by another inode, until a walk finds them again or not.
     pub(super) limbo: Vec<FileId>,
+    /// What the batch has done to names so far.
+    pub(super) names: Vec<NameChange>,
     /// An event named something unknown, so something went around the mount.
     pub(super) wants_reconcile: bool,
 }
@@ -248,6 +251,7 @@ impl State {
             sessions: HashMap::new(),
             orphans: HashMap::new(),
             limbo: Vec::new(),
+            names: Vec::new(),
             wants_reconcile: false,
         })
     }
@@ -377,6 +381,9 @@ impl Rows<'_> {
         row.links = 0;
         row.ended = Some(seq);
         self.state.by_key.pop(&row.key);
+        if row.kind == Kind::Dir {
+            self.state.names.push(NameChange::End(row.id));
+        }
         self.put(row);
     }
 

@@ -4,6 +4,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
+use super::names::NameChange;
 use super::preserve::VersionKey;
 use super::rows::{ChangeOp, EntryRow, FileRow, HeadHash, Rows, get_hash, get_u64};
 use crate::types::{Attr, ContentHash, FileId, Origin, Seq};
@@ -44,11 +45,13 @@ impl Rows<'_> {
 
     /// Gives a file a name.
     pub(super) fn open_entry(
-        &self,
+        &mut self,
         parent: FileId,
         name: &[u8],
         child: FileId,
     ) -> rusqlite::Result<()> {
+        let kind = self.file(child)?.kind;
+        self.state.names.push(NameChange::Open { parent, name: name.into(), child, kind });
         let sql = "INSERT INTO entry (parent, name, child, from_seq) VALUES (?1, ?2, ?3, ?4)";
         self.db.prepare_cached(sql)?.execute(params![
             parent.0.cast_signed(),
@@ -61,11 +64,12 @@ impl Rows<'_> {
 
     /// Makes a live name a past one.
     pub(super) fn close_entry(
-        &self,
+        &mut self,
         parent: FileId,
         name: &[u8],
         entry: EntryRow,
     ) -> rusqlite::Result<()> {
+        self.state.names.push(NameChange::Close { parent, name: name.into() });
         let sql = "DELETE FROM entry WHERE parent = ?1 AND name = ?2";
         self.db.prepare_cached(sql)?.execute(params![parent.0.cast_signed(), name])?;
         if entry.from == self.seq() {

@@ -15,6 +15,7 @@ use rusqlite::Connection;
 
 use super::apply::apply;
 use super::event::Event;
+use super::names::{LiveNames, NameChange};
 use super::place::Place;
 use super::queue::{Queue, Taken};
 use super::rows::{Rows, State};
@@ -38,6 +39,7 @@ pub(super) struct Writer {
     path: PathBuf,
     queue: Arc<Queue>,
     health: Arc<Health>,
+    names: Arc<LiveNames>,
     /// Thrown away by a failed batch.
     state: Option<State>,
 }
@@ -48,10 +50,11 @@ impl Writer {
         path: &Path,
         queue: Arc<Queue>,
         health: Arc<Health>,
+        names: Arc<LiveNames>,
     ) -> Result<Self, CatalogError> {
         let state = Some(State::load(&db)?);
         health.begin(Place::of(path));
-        Ok(Self { db, path: path.into(), queue, health, state })
+        Ok(Self { db, path: path.into(), queue, health, names, state })
     }
 
     pub(super) fn run(mut self) {
@@ -64,6 +67,8 @@ impl Writer {
                 Ok(()) => metrics().committed_events.inc_by(events.len() as u64),
                 Err(error) => {
                     self.state = None;
+                    // SQLite says that nothing of it was committed; the index need not rely on that.
+                    self.names.rebuild();
                     self.health.fail(error.to_string());
                     metrics().failed_batches.inc();
                 }
@@ -99,6 +104,7 @@ impl Writer {
         self.db = schema::open_writer(&self.path)?;
         self.state = Some(State::load(&self.db)?);
         self.health.begin(Place::of(&self.path));
+        self.names.rebuild();
         Ok(())
     }
 
@@ -111,9 +117,13 @@ impl Writer {
         let mut rows = Rows { db: &tx, state: &mut state };
         for event in batch {
             apply(&mut rows, event)?;
+            if rows.state.names.last().is_some_and(|last| *last != NameChange::Whole) {
+                rows.state.names.push(NameChange::Whole);
+            }
         }
         rows.flush()?;
         tx.commit()?;
+        self.names.committed(std::mem::take(&mut state.names));
         if std::mem::take(&mut state.wants_reconcile) {
             self.health.want_reconcile();
         }
