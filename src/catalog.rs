@@ -1,8 +1,8 @@
 //! The catalog: a tree with time, in one SQLite database.
 //!
 //! Owns everything that is SQL: the schema, the one writer thread with its queue, and the readers
-//! beside it. Never touches the backing directory. The database lies in the state directory as
-//! `catalog.db`, beside its WAL.
+//! beside it; and the index of live names, which is made from it. Never touches the backing directory.
+//! The database lies in the state directory as `catalog.db`, beside its WAL.
 //!
 //! # Order of durable steps
 //! The filesystem changes the backing directory, then pushes an event, then replies (so a reply means
@@ -47,7 +47,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub use chunks::ChunkDb;
-pub use history::{ChangeInfo, Content, VersionInfo};
+pub use history::{ChangeInfo, Content, Gone, VersionInfo};
 pub use marks::LastPrune;
 pub use names::LiveNames;
 pub use packing::{Amount, DueObject, ObjectTotals, Survey};

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::marks::{NOTE_COLUMN, PINNED_COLUMN};
+use super::names::NameKey;
 use super::preserve::{SOURCE_COLUMNS, Source};
 use super::read::Reader;
 use super::rows::{ChangeOp, get_hash, get_u64};
@@ -76,6 +77,21 @@ impl VersionInfo {
             Source::Lost(loss) => (Content::None, Some(loss)),
         }
     }
+}
+
+/// A name at which a file ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// The name.
+    pub key: NameKey,
+    /// The change that had given it.
+    pub from: Seq,
+    /// The change that took it away.
+    pub ended: Seq,
+    /// What ended.
+    pub file: FileId,
+    /// The path that it had then.
+    pub path: Vec<u8>,
 }
 
 /// One row of the log.
@@ -294,20 +310,28 @@ impl Reader {
         Ok(self.path_of(parent, at)?.map(|path| join(path, &name)))
     }
 
-    /// Names at which a file ended and that are free now, with the change that ended it.
+    /// Names at which a file ended and that are free now, in the order of their directories' numbers and
+    /// of their bytes, after one of them. Reads all names that were ever taken away: some seconds for
+    /// millions.
     ///
     /// # Errors
     /// If the catalog cannot be read, or what `visit` fails with.
     pub fn deleted<E: From<CatalogError>>(
         &mut self,
-        mut visit: impl FnMut(&[u8], Seq, FileId) -> Result<(), E>,
+        after: Option<(NameKey, Seq)>,
+        mut visit: impl FnMut(&Gone) -> Result<(), E>,
     ) -> Result<(), E> {
         const PAGE: usize = 1024;
         let sql = "SELECT p.parent, p.name, p.to_seq, p.child, p.from_seq FROM entry_past p
                    JOIN file f ON f.id = p.child AND f.ended_seq = p.to_seq
                    WHERE (p.parent, p.name, p.from_seq) > (?1, ?2, ?3)
                    ORDER BY p.parent, p.name, p.from_seq LIMIT ?4";
-        let mut after: (i64, Vec<u8>, i64) = (i64::MIN, Vec::new(), i64::MIN);
+        let mut after = match after {
+            Some((key, from)) => {
+                (key.parent.0.cast_signed(), key.name.into_vec(), from.0.cast_signed())
+            }
+            None => (i64::MIN, Vec::new(), i64::MIN),
+        };
         loop {
             let page: Vec<(i64, Vec<u8>, u64, FileId, i64)> = self
                 .db
@@ -327,7 +351,9 @@ impl Reader {
                 if self.child(dir, &name, When::Now)?.is_none()
                     && let Some(path) = self.path_of(dir, Seq(to.saturating_sub(1)))?
                 {
-                    visit(&join(path, &name), Seq(to), file)?;
+                    let key = NameKey { parent: dir, name: name.clone().into() };
+                    let from = Seq(from.cast_unsigned());
+                    visit(&Gone { path: join(path, &name), key, from, ended: Seq(to), file })?;
                 }
                 after = (parent, name, from);
             }
@@ -398,6 +424,33 @@ impl Reader {
             .prepare_cached(sql)?
             .query_row(params![file.0.cast_signed(), Origin::Import.code()], |row| row.get(0))
             .optional()?)
+    }
+
+    /// Who saved the newest version of a file; `None` for what was found or has no version.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn saved_by(&self, file: FileId) -> Result<Option<Writer>, CatalogError> {
+        let sql = "SELECT w.uid, w.gid, w.pid, w.comm FROM file f
+                   JOIN version v ON v.file = f.id AND v.number = f.head
+                   JOIN change c ON c.seq = v.seq JOIN writer w ON w.id = c.writer WHERE f.id = ?1";
+        self.writer_by(sql, file.0)
+    }
+
+    /// Who made a change; `None` for what was found.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn writer_of(&self, seq: Seq) -> Result<Option<Writer>, CatalogError> {
+        let sql = "SELECT w.uid, w.gid, w.pid, w.comm FROM change c
+                   JOIN writer w ON w.id = c.writer WHERE c.seq = ?1";
+        self.writer_by(sql, seq.0)
+    }
+
+    fn writer_by(&self, sql: &str, key: u64) -> Result<Option<Writer>, CatalogError> {
+        let mut query = self.db.prepare_cached(sql)?;
+        let found = query.query_row([key.cast_signed()], |row| writer_from_row(row, 0));
+        Ok(found.optional()?.flatten())
     }
 
     /// When a change happened, in nanoseconds since 1970.

@@ -1,5 +1,6 @@
 //! The rules of the temporal tree, tried with events as the filesystem sends them.
 
+mod names;
 mod restored;
 mod retained;
 mod views;

@@ -178,7 +178,7 @@ fn run(steps: Vec<Step>) {
                 let (child, kind) = model.entries[&from];
                 let to = (dirs[parent % dirs.len()], name);
                 let into_itself = kind == Kind::Dir && model.path(child, to.0).is_some();
-                let over_parent = model.entries.get(&to).is_some();
+                let over_parent = model.entries.contains_key(&to);
                 if into_itself || over_parent {
                     continue;
                 }
