@@ -360,7 +360,7 @@ fn answer_request(
         Request::Tree { path, at_ns, after, limit } => {
             query.tree(&path.0, *at_ns, &after.0, *limit)
         }
-        Request::Search { path, filter } => query.search(&path.0, filter),
+        Request::Search { path, filter } => query.search(&path.0, filter, None),
         Request::Changes { path, since, limit, .. } => {
             let mut position = Position::new(query.main, path, *since, *limit)?;
             while query.changes(&mut position)? > 0 {}

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use crate::clock::now_ns;
-use crate::query::filter::{Names, Pattern, SearchFilter};
+use crate::query::filter::{Cursor, Names, Pattern, SearchFilter};
 use crate::query::records::SearchRecord;
 use crate::query::request::{PathField, QueryField, Request};
 use crate::sizespec::Size;
@@ -35,6 +35,24 @@ pub(super) struct Search {
     /// Only what was saved or deleted since this time: 10m, 2h, `yesterday 14:00`, RFC 3339
     #[arg(long, value_name = "T")]
     since: Option<String>,
+    /// Only what was saved or deleted until this time
+    #[arg(long, value_name = "T")]
+    until: Option<String>,
+    /// Only names that end with a dot and this; the case of ASCII letters does not count
+    #[arg(long, value_name = "EXTENSION")]
+    ext: Option<String>,
+    /// Only what this user or program saved or deleted: a name or number, or what `ps` calls it
+    #[arg(long, value_name = "WHO")]
+    by: Option<String>,
+    /// Only files whose content has a digest that begins so
+    #[arg(long, value_name = "HEX", value_parser = hex)]
+    sha256: Option<String>,
+    /// Only what is a file, dir, symlink, fifo, socket, char-device or block-device
+    #[arg(long, value_name = "KIND", value_parser = kind)]
+    kind: Option<Kind>,
+    /// Go on after the record with this `cursor`, as `--json` shows it
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<Cursor>,
     /// Stop after this many
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
@@ -45,6 +63,8 @@ impl Search {
         let target = context.dir_target(self.dir.as_deref())?;
         let now = now_ns();
         let since_ns = typed_time(self.since.as_deref(), now)?;
+        let until_ns = typed_time(self.until.as_deref(), now)?;
+        let extension = self.ext.map(|ext| ext.strip_prefix('.').unwrap_or(&ext).to_owned());
         let request = Request::Search {
             path: PathField(target.path().into()),
             filter: SearchFilter {
@@ -53,7 +73,13 @@ impl Search {
                 names: if self.deleted { Names::AndDeleted } else { Names::Live },
                 size: self.size,
                 since_ns,
+                until_ns,
+                extension,
+                by: self.by,
+                sha256: self.sha256,
+                kind: self.kind,
                 limit: self.limit,
+                after: self.after,
             },
         };
         let shown = context.shown(&target);
@@ -103,6 +129,18 @@ fn size_range(text: &str) -> Result<RangeInclusive<u64>, String> {
         return Err("the range is upside down".into());
     }
     Ok(range)
+}
+
+/// Reads the beginning of a digest, with or without `sha256:`.
+fn hex(text: &str) -> Result<String, String> {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
+    let is_hex = (1..=64).contains(&hex.len()) && hex.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_hex { Ok(hex) } else { Err("a digest has up to 64 digits and letters a to f".into()) }
+}
+
+/// Reads what something is, as records call it.
+fn kind(text: &str) -> Result<Kind, String> {
+    serde_json::from_value(text.into()).map_err(|_| "there is no such kind".into())
 }
 
 fn bytes(text: &str) -> Result<u64, String> {

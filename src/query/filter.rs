@@ -2,6 +2,8 @@
 //!
 //! Owns the filters and their matching, which is pure. Never reads the catalog.
 
+mod cursor;
+
 use std::ffi::OsStr;
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
@@ -11,6 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::request::QueryField;
 use crate::globspec;
+use crate::types::{ContentHash, Kind};
+
+pub use cursor::{Cursor, ParseCursorError};
 
 /// Everything a search can be limited to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -30,9 +35,65 @@ pub struct SearchFilter {
     /// Saved or deleted at or after this time, in nanoseconds since 1970.
     #[serde(default)]
     pub since_ns: Option<i64>,
+    /// Saved or deleted before or at this time, in nanoseconds since 1970.
+    #[serde(default)]
+    pub until_ns: Option<i64>,
+    /// What names end with after a dot; the case of ASCII letters does not count.
+    #[serde(default)]
+    pub extension: Option<String>,
+    /// Who saved or deleted it: the name or number of a user, or a program as the kernel calls it.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// The beginning of the digest, in hex.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// What has the name.
+    #[serde(default)]
+    pub kind: Option<Kind>,
     /// At most so many.
     #[serde(default)]
     pub limit: Option<u64>,
+    /// Only what comes after the record with this cursor.
+    #[serde(default)]
+    pub after: Option<Cursor>,
+}
+
+impl SearchFilter {
+    /// Whether a name ends as it should, and belongs to what it should.
+    pub(super) fn fits_name(&self, name: &[u8], kind: Kind) -> bool {
+        let ends = |extension: &String| {
+            let start = name.len().checked_sub(extension.len() + 1).filter(|start| *start > 0);
+            start.is_some_and(|start| {
+                name[start] == b'.' && name[start + 1..].eq_ignore_ascii_case(extension.as_bytes())
+            })
+        };
+        self.kind.is_none_or(|wanted| wanted == kind) && self.extension.as_ref().is_none_or(ends)
+    }
+
+    /// Whether it is as large as it should be; only regular files have a size.
+    pub(super) fn fits_size(&self, kind: Kind, size: u64) -> bool {
+        self.size.as_ref().is_none_or(|range| kind == Kind::File && range.contains(&size))
+    }
+
+    /// Whether times count.
+    pub(super) fn has_times(&self) -> bool {
+        self.since_ns.is_some() || self.until_ns.is_some()
+    }
+
+    /// Whether it was saved or deleted when it should.
+    pub(super) fn fits_time(&self, time_ns: i64) -> bool {
+        self.since_ns.is_none_or(|since| time_ns >= since)
+            && self.until_ns.is_none_or(|until| time_ns <= until)
+    }
+
+    /// Whether its digest begins as it should.
+    pub(super) fn fits_digest(&self, hash: Option<ContentHash>) -> bool {
+        let begins = |prefix: &String| {
+            let hex = hash.map(|hash| data_encoding::HEXLOWER.encode(hash.as_bytes()));
+            hex.is_some_and(|hex| hex.starts_with(&prefix.to_ascii_lowercase()))
+        };
+        self.sha256.as_ref().is_none_or(begins)
+    }
 }
 
 /// How a query is meant.

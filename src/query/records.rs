@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::filter::Cursor;
 use super::request::{FromPathField, NameField, PathField};
 use super::status::PruneTotals;
 use crate::catalog::backup::Rebuilt;
@@ -187,6 +188,9 @@ pub struct SearchRecord {
     pub file_id: Uuid,
     /// When the name went away; null if it has not.
     pub deleted: Option<String>,
+    /// Where a search goes on that is to find what comes after this.
+    #[serde(default)]
+    pub cursor: Option<Cursor>,
 }
 
 /// One change.

@@ -1,21 +1,25 @@
 //! `search`: names that match.
 //!
-//! Owns the order of the tests, cheapest first, and which time `since` means: that of the newest
-//! version, or of the deletion; for what has no version and for what the first walk found, the
-//! modification time.
+//! Owns the order of the tests, cheapest first, and which time and which writer are meant: those of the
+//! newest version, or of the deletion; for what has no version and for what the first walk found, the
+//! modification time and nobody.
 
-use crate::catalog::Descend;
-use crate::catalog::{NodeInfo, Reader, When};
+mod live;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::catalog::{Gone, LiveNames, NodeInfo, Reader, When};
 use crate::query::access::{Guard, Want};
-use crate::query::filter::{Matcher, Names, SearchFilter};
-use crate::query::records::SearchRecord;
+use crate::query::filter::{Cursor, Matcher, Names, SearchFilter};
+use crate::query::records::{SearchRecord, Users};
 use crate::query::request::PathField;
 use crate::timespec::rfc3339;
-use crate::types::{Kind, Seq};
+use crate::types::{Kind, Seq, Writer};
 
 use super::{Answer, Ids, Query, QueryError};
 
-/// Why a walk ends before its end.
+/// Why a search ends before its end.
 enum Stop {
     Enough,
     Failed(QueryError),
@@ -30,17 +34,26 @@ impl<E: Into<QueryError>> From<E> for Stop {
 /// One search on its way.
 struct Search<'s, 'a> {
     filter: &'s SearchFilter,
-    matcher: Matcher,
-    /// Length of the path of the directory that is searched, with its slash.
-    top_length: usize,
+    matcher: Arc<Matcher>,
+    /// The path of the directory that is searched, with a slash unless it is the root.
+    prefix: Vec<u8>,
+    /// The user that is meant by the name or number of whoever wrote.
+    by_uid: Option<u32>,
     ids: Ids,
     guard: &'s mut Guard,
+    /// Which directories may be listed, with all above them.
+    listable: HashMap<Vec<u8>, bool>,
     answer: &'s mut Answer<'a>,
 }
 
 impl Query<'_, '_> {
-    /// Names below a directory that match and that the asker may see.
-    pub(super) fn search(&mut self, dir: &[u8], filter: &SearchFilter) -> Result<(), QueryError> {
+    /// Names below a directory that match and that the asker may see, from an index if there is one.
+    pub(super) fn search(
+        &mut self,
+        dir: &[u8],
+        filter: &SearchFilter,
+        names: Option<&LiveNames>,
+    ) -> Result<(), QueryError> {
         let top = self.top(dir, When::Now)?;
         let mut prefix = dir.to_vec();
         if !prefix.is_empty() {
@@ -48,29 +61,22 @@ impl Query<'_, '_> {
         }
         let mut search = Search {
             filter,
-            matcher: Matcher::new(filter)?,
-            top_length: prefix.len(),
+            matcher: Arc::new(Matcher::new(filter)?),
+            prefix,
+            by_uid: filter.by.as_ref().and_then(|by| Users::read().number_of(by)),
             ids: self.ids()?,
             guard: &mut *self.guard,
+            listable: HashMap::new(),
             answer: &mut *self.answer,
         };
         let side = &*self.side;
-        let mut whole = prefix.clone();
-        let mut result = self.main.walk(top.id, When::Now, |below, node| {
-            whole.truncate(prefix.len());
-            whole.extend_from_slice(below);
-            search.live(side, &whole, node)
-        });
+        let mut result = search.live_names(self.main, side, top.id, names);
         if result.is_ok() && filter.names == Names::AndDeleted {
-            result = self.main.deleted(|path, seq, file| {
-                if !path.starts_with(&prefix) {
-                    return Ok(());
-                }
-                match side.node(file, When::Now)? {
-                    Some(node) => search.deleted(side, path, seq, &node),
-                    None => Ok(()),
-                }
-            });
+            let after = match &filter.after {
+                Some(Cursor::Gone(key, from)) => Some((key.clone(), *from)),
+                _ => None,
+            };
+            result = self.main.deleted(after, |gone| search.gone(side, gone));
         }
         match result {
             Ok(()) | Err(Stop::Enough) => Ok(()),
@@ -80,52 +86,61 @@ impl Query<'_, '_> {
 }
 
 impl Search<'_, '_> {
-    fn live(&mut self, side: &Reader, path: &[u8], node: &NodeInfo) -> Result<Descend, Stop> {
-        let descend = if node.kind == Kind::Dir && self.guard.live_path(path, Want::List) {
-            Descend::Yes
-        } else {
-            Descend::No
-        };
-        if !self.matches(path, node) {
-            return Ok(descend);
-        }
-        if let Some(since) = self.filter.since_ns
-            && side.saved_ns(node.id)?.unwrap_or(node.mtime_ns) < since
-        {
-            return Ok(descend);
-        }
-        let readable = node.kind == Kind::File && self.guard.live_path(path, Want::Read);
-        self.write(path, node, None, readable)?;
-        Ok(descend)
-    }
-
-    fn deleted(
+    fn live(
         &mut self,
         side: &Reader,
         path: &[u8],
-        ended: Seq,
         node: &NodeInfo,
+        cursor: Cursor,
     ) -> Result<(), Stop> {
-        if !self.matches(path, node) {
+        if !self.filter.fits_size(node.kind, node.size) {
             return Ok(());
         }
-        let time_ns = side.time_of(ended)?;
-        if self.filter.since_ns.is_some_and(|since| time_ns < since) {
+        if self.filter.has_times()
+            && !self.filter.fits_time(side.saved_ns(node.id)?.unwrap_or(node.mtime_ns))
+        {
+            return Ok(());
+        }
+        if self.filter.by.is_some() && !self.is_by(side.saved_by(node.id)?.as_ref()) {
+            return Ok(());
+        }
+        let readable = node.kind == Kind::File && self.guard.live_path(path, Want::Read);
+        self.write(path, node, None, readable, cursor)
+    }
+
+    fn gone(&mut self, side: &Reader, gone: &Gone) -> Result<(), Stop> {
+        let path = &gone.path[..];
+        if !path.starts_with(&self.prefix) || !self.matcher.matches(&path[self.prefix.len()..]) {
+            return Ok(());
+        }
+        let Some(node) = side.node(gone.file, When::Now)? else { return Ok(()) };
+        let fits = self.filter.fits_name(&gone.key.name, node.kind)
+            && self.filter.fits_size(node.kind, node.size);
+        if !fits {
+            return Ok(());
+        }
+        let time_ns = side.time_of(gone.ended)?;
+        if !self.filter.fits_time(time_ns)
+            || (self.filter.by.is_some() && !self.is_by(side.writer_of(gone.ended)?.as_ref()))
+        {
             return Ok(());
         }
         let parent = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
-        let before = Seq(ended.0.saturating_sub(1));
+        let before = Seq(gone.ended.0.saturating_sub(1));
         if !self.guard.listing_at(side, &path[..parent], before)? {
             return Ok(());
         }
         let readable = self.guard.node_at(side, node.id, Want::Read, before)?;
-        self.write(path, node, Some(rfc3339(time_ns)), readable)
+        let cursor = Cursor::Gone(gone.key.clone(), gone.from);
+        self.write(path, &node, Some(rfc3339(time_ns)), readable, cursor)
     }
 
-    fn matches(&self, path: &[u8], node: &NodeInfo) -> bool {
-        let size = self.filter.size.as_ref();
-        size.is_none_or(|range| node.kind == Kind::File && range.contains(&node.size))
-            && self.matcher.matches(&path[self.top_length..])
+    /// Whether a writer is the one that is asked for, by user or by program.
+    fn is_by(&self, writer: Option<&Writer>) -> bool {
+        let is_comm = |writer: &Writer| {
+            self.filter.by.as_ref().is_some_and(|by| *by.as_bytes() == *writer.comm)
+        };
+        writer.is_some_and(|writer| self.by_uid == Some(writer.uid) || is_comm(writer))
     }
 
     fn write(
@@ -134,9 +149,15 @@ impl Search<'_, '_> {
         node: &NodeInfo,
         deleted: Option<String>,
         readable: bool,
+        cursor: Cursor,
     ) -> Result<(), Stop> {
-        let limit = self.filter.limit;
-        if limit.is_some_and(|limit| self.answer.records() >= limit) {
+        // Nobody learns by guessing what he may not read.
+        let sha256 = node.hash.filter(|_| readable);
+        if !self.filter.fits_digest(sha256) {
+            return Ok(());
+        }
+        let is_enough = |limit| self.answer.records() >= limit;
+        if self.filter.limit.is_some_and(is_enough) {
             return Err(Stop::Enough);
         }
         self.answer.record(&SearchRecord {
@@ -144,10 +165,14 @@ impl Search<'_, '_> {
             kind: node.kind,
             size: node.size,
             mtime: rfc3339(node.mtime_ns),
-            sha256: node.hash.filter(|_| readable),
+            sha256,
             file_id: self.ids.uuid(node.id),
             deleted,
+            cursor: Some(cursor),
         })?;
-        Ok(())
+        match self.filter.limit.is_some_and(|limit| self.answer.records() >= limit) {
+            true => Err(Stop::Enough),
+            false => Ok(()),
+        }
     }
 }

@@ -175,7 +175,12 @@ impl Client<'_, '_> {
         self.service.catalog.barrier();
         let service = self.service;
         let contents = service.contents();
-        self.query(|query| answer_request(query, &contents, request))
+        self.query(|query| match request {
+            Request::Search { path, filter } => {
+                query.search(&path.0, filter, Some(service.catalog.names()))
+            }
+            _ => answer_request(query, &contents, request),
+        })
     }
 
     /// Runs a query that sees what is committed.

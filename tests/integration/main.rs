@@ -46,6 +46,7 @@ mod rights;
 mod rollback;
 mod saves;
 mod scale;
+mod search;
 mod stress;
 mod tools;
 mod trouble;
