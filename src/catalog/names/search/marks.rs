@@ -1,7 +1,7 @@
 //! Directories that match.
 //!
-//! Owns the first pass of a search whose text is rare: it looks into the blocks that may have the text, for
-//! the directories among the names. It gives up where there are so many hits that a plain pass in the
+//! Owns the first pass of a search for a text: it looks into the blocks that may have it, for the
+//! directories among the names. It gives up where there are so many hits that a plain pass in the
 //! order of names finds enough at once.
 
 use super::super::NameIndex;
@@ -40,21 +40,15 @@ pub(super) enum Step {
 }
 
 impl Marks {
-    /// Plans it; `None` if the signatures do not help.
+    /// Plans it; `None` if nothing is known of the names that match. For less than three letters all
+    /// blocks are looked into, which is still less than to look at all directories.
     pub(super) fn begin(index: &NameIndex, pattern: &NamePattern<'_>) -> Option<Self> {
         let (bits, above) = match &pattern.0 {
             Shape::Parts(parts) if parts.bits.is_empty() => (&parts.above_bits[..], true),
             _ => (pattern.bits(), false),
         };
-        if bits.is_empty() {
-            return None;
-        }
-        let (mut some, mut all) = (0, 0);
-        for group in index.shelf.groups() {
-            some += group.sift(bits).count_ones();
-            all += group.all().count_ones();
-        }
-        (some <= 64 || some <= all / 5 * 2).then(|| Self {
+        let helps = !bits.is_empty() || matches!(pattern.0, Shape::Part(_));
+        helps.then(|| Self {
             bits: bits.to_vec(),
             above,
             group: 0,
