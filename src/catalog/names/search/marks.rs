@@ -12,7 +12,7 @@ use super::{Own, SLICE_BLOCKS, SLICE_GROUPS, hits_in};
 use crate::types::{FileId, Kind};
 
 /// Names that match up to which the pass goes on.
-const FEW_HITS: usize = 20_000;
+const FEW_HITS: usize = 2_000;
 /// Directories with what is below them up to which these alone are visited.
 const FEW_DIRS: usize = 50_000;
 
