@@ -89,11 +89,12 @@ impl<T> Page<T> {
 
 /// What a cursor says.
 fn cursor(after: Option<&str>) -> Result<Vec<u8>, Problem> {
-    let decode = |text: &str| {
-        let bytes = BASE64URL_NOPAD.decode(text.as_bytes());
-        bytes.map_err(|_| Problem::bad_request("`after` is not what another answer had as `next`"))
-    };
+    let decode = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| bad_cursor());
     after.map_or(Ok(Vec::new()), decode)
+}
+
+fn bad_cursor() -> Problem {
+    Problem::bad_request("`after` is not what another answer had as `next`")
 }
 
 /// How many records are wanted.

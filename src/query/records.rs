@@ -190,6 +190,7 @@ pub struct SearchRecord {
     pub deleted: Option<String>,
     /// Where a search goes on that is to find what comes after this.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub cursor: Option<Cursor>,
 }
 

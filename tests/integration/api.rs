@@ -11,7 +11,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::mounted::Mounted;
-use crate::tools::{must, told};
+use crate::tools::told;
 
 /// A mount with its API.
 pub(crate) struct Served {
@@ -123,9 +123,4 @@ pub(crate) fn names<'v>(page: &'v Value, field: &str) -> Vec<&'v str> {
 /// A path or text as part of an address.
 pub(crate) fn quoted(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("%{byte:02X}")).collect()
-}
-
-/// What a program prints.
-pub(crate) fn print(program: &str, args: &[&str]) -> String {
-    must(Command::new(program).args(args))
 }

@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 use super::super::State;
 use super::super::caller::Caller;
 use super::super::problem::Problem;
-use super::{Page, Params, cursor, limit, path, time};
+use super::{Page, Params, bad_cursor, cursor, limit, path, time};
 use crate::api::ask::Stream;
 use crate::query::records::{BlameRecord, ManifestRecord, TreeRecord, VersionRecord};
 use crate::query::request::{NameField, PathField, Request};
@@ -111,10 +111,9 @@ async fn numbered<R: serde::de::DeserializeOwned + Send + 'static>(
     caller.need_path(path)?;
     let limit = limit(wanted)?;
     let after = cursor(after.as_deref())?;
-    let bad = || Problem::bad_request("`after` is not what another answer had as `next`");
-    let text = std::str::from_utf8(&after).map_err(|_| bad())?;
+    let text = std::str::from_utf8(&after).map_err(|_| bad_cursor())?;
     let below: Option<u64> =
-        if text.is_empty() { None } else { Some(text.parse().map_err(|_| bad())?) };
+        if text.is_empty() { None } else { Some(text.parse().map_err(|_| bad_cursor())?) };
     // A path has a few hundred versions at most times, and its numbers are only known with all of them.
     let mut records: Vec<R> = state.records(caller, request, usize::MAX).await?;
     records.retain(|record| below.is_none_or(|below| number(record) < below));

@@ -7,10 +7,11 @@ use utoipa::IntoParams;
 use super::super::State;
 use super::super::caller::Caller;
 use super::super::problem::Problem;
-use super::{Page, Params, limit, path, time};
+use super::{Page, Params, bad_cursor, limit, path, time};
 use crate::query::filter::{Names, Pattern, SearchFilter};
 use crate::query::records::SearchRecord;
 use crate::query::request::{PathField, QueryField, Request};
+use crate::types::Kind;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +35,18 @@ pub(super) struct SearchParams {
     max_size: Option<u64>,
     /// Saved or deleted at or after this time.
     since: Option<String>,
+    /// Saved or deleted before or at this time.
+    until: Option<String>,
+    /// What names end with after a dot.
+    ext: Option<String>,
+    /// Who saved or deleted it: the name or number of a user, or a program as the kernel calls it.
+    by: Option<String>,
+    /// The beginning of the digest.
+    sha256: Option<String>,
+    /// What has the name.
+    kind: Option<Kind>,
+    /// Where another answer ended.
+    after: Option<String>,
     /// At most so many.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
@@ -62,9 +75,19 @@ pub(super) async fn search(
         names: if params.deleted { Names::AndDeleted } else { Names::Live },
         size,
         since_ns: time(params.since.as_deref())?,
+        until_ns: time(params.until.as_deref())?,
+        extension: params.ext,
+        by: params.by,
+        sha256: params.sha256,
+        kind: params.kind,
         limit: Some(limit as u64 + 1),
+        after: params.after.map(|after| after.parse()).transpose().map_err(|_| bad_cursor())?,
     };
     let request = Request::Search { path: PathField(path), filter };
-    let records = state.records(&caller, request, limit + 1).await?;
-    Ok(Json(Page::new(records, limit, |record: &SearchRecord| record.path.0.clone())))
+    let mut items: Vec<SearchRecord> = state.records(&caller, request, limit + 1).await?;
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let last = items.last().filter(|_| more).and_then(|last| last.cursor.as_ref());
+    let next = last.map(ToString::to_string);
+    Ok(Json(Page { items, next }))
 }

@@ -45,10 +45,9 @@ fn read(lines: BufReader<ChildStdout>, sender: &mpsc::Sender<(String, Value)>) {
     for line in lines.lines().map_while(Result::ok) {
         match line.split_once(": ") {
             Some(("id", number)) => id = number.into(),
+            // Whoever wanted it may have enough.
             Some(("data", text)) => {
-                if sender.send((id.clone(), serde_json::from_str(text).unwrap())).is_err() {
-                    return;
-                }
+                let _ = sender.send((id.clone(), serde_json::from_str(text).unwrap()));
             }
             _ => {}
         }
