@@ -158,3 +158,34 @@ fn figures_move_with_what_happens() {
         figure(&format!("horace_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))) > 0.0
     );
 }
+
+#[test]
+fn the_dashboard_and_the_alerts_ask_for_figures_that_there_are() {
+    if !can_mount() {
+        return;
+    }
+    let served = Served::new();
+    let text = String::from_utf8(served.ask("/metrics", &[]).body).unwrap();
+    let known: std::collections::HashSet<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let contrib = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib");
+    let dashboard = fs::read_to_string(contrib.join("grafana/horace.json")).unwrap();
+    let rules = fs::read_to_string(contrib.join("prometheus/horace.rules.yml")).unwrap();
+    let panels: Value = serde_json::from_str(&dashboard).unwrap();
+    assert!(panels["panels"].as_array().unwrap().len() > 10);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut asked = 0;
+    for text in [&dashboard, &rules] {
+        for word in text.split(|c| !is_name(c)).filter(|word| word.starts_with("horace_")) {
+            let of = ["_bucket", "_count", "_sum"].iter().find_map(|end| word.strip_suffix(end));
+            assert!(known.contains(word) || of.is_some_and(|of| known.contains(of)), "{word}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 25, "{asked}");
+    let rules: Value = serde_yaml_ng::from_str(&rules).unwrap();
+    for rule in rules["groups"][0]["rules"].as_array().unwrap() {
+        assert!(rule["alert"].is_string() && rule["expr"].is_string(), "{rule}");
+        assert!(rule["annotations"]["description"].is_string(), "{rule}");
+    }
+}
