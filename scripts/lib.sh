@@ -43,3 +43,16 @@ need_cargo_tool() {
     say "installing $1 $2"
     cargo install --quiet --locked --force "$1@$2" >&2
 }
+
+# need_python PACKAGE==VERSION...: prints a Python that has these packages, in a place of its own.
+need_python() {
+    local place=target/test-python
+    if [ "$(cat $place/packages 2>/dev/null)" != "$*" ]; then
+        python3 -c 'import ensurepip' 2>/dev/null || need_packages none-such:python3-venv
+        say "installing $*"
+        rm -rf $place
+        python3 -m venv $place && $place/bin/pip install --quiet "$@" >&2 || return 1
+        echo "$*" >$place/packages
+    fi
+    echo "$PWD/$place/bin/python"
+}

@@ -11,6 +11,7 @@ mod docs;
 mod gateway;
 mod health;
 mod log_end;
+mod mcp;
 mod metrics;
 mod peer;
 mod problem;
@@ -93,6 +94,7 @@ pub fn router(config: ApiConfig) -> Router {
     });
     let (v1, description) = v1::router().split_for_parts();
     Router::new()
+        .merge(mcp::router(v1.clone().with_state(Arc::clone(&api)), &description))
         .merge(v1)
         .merge(docs::router(description))
         .merge(gateway::router())

@@ -30,8 +30,8 @@ macro_rules! byte_field {
                 let exact = ObjectBuilder::new()
                     .schema_type(Type::String)
                     .description(Some("The exact bytes in Base64, where they are not UTF-8"));
-                let object = ObjectBuilder::new().property($text, text).property($exact, exact);
-                object.required($text).into()
+                // Some records leave out what is not known.
+                ObjectBuilder::new().property($text, text).property($exact, exact).into()
             }
         }
 

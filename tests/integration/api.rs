@@ -4,6 +4,7 @@ mod access;
 mod files;
 mod gateway;
 mod live;
+mod mcp;
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -59,7 +59,7 @@ pub(super) struct Changes {
 /// What has changed, in the order in which it did.
 #[utoipa::path(
     get, path = "/api/v1/changes", tag = "changes", params(ChangesParams),
-    responses((status = 200, body = Changes), (status = "4XX", body = Problem)),
+    responses((status = 200, body = Changes), (status = "4XX", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn changes(
     state: State,
@@ -99,7 +99,7 @@ pub(super) struct EventsParams {
     get, path = "/api/v1/events", tag = "changes", params(EventsParams),
     responses(
         (status = 200, body = ChangeRecord, content_type = "text/event-stream"),
-        (status = "4XX", body = Problem),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn events(

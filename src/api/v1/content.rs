@@ -63,7 +63,7 @@ struct Found {
         (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 206, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 304),
-        (status = "4XX", body = Problem),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn content(
@@ -78,12 +78,17 @@ pub(super) async fn content(
     let at_ns = time(params.at.as_deref())?;
     let found = find(&state, &caller, path, params.version, at_ns).await?;
     let mut response = answer(found, &headers, &method)?;
+    if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+        return Ok(response);
+    }
     let fixed = [
         (CONTENT_TYPE, media_type),
         (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
         (CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX)),
     ];
-    response.headers_mut().extend(fixed);
+    for (name, value) in fixed {
+        response.headers_mut().insert(name, value);
+    }
     Ok(response)
 }
 
@@ -294,7 +299,7 @@ pub(super) struct Side {
 /// What changed between two versions of a path.
 #[utoipa::path(
     get, path = "/api/v1/diff", tag = "files", params(DiffParams),
-    responses((status = 200, body = Difference), (status = "4XX", body = Problem)),
+    responses((status = 200, body = Difference), (status = "4XX", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn diff(
     state: State,

@@ -35,7 +35,7 @@ pub(super) struct TreeParams {
 /// What is in a directory, now or at a time, in the order of the names' bytes.
 #[utoipa::path(
     get, path = "/api/v1/tree", tag = "files", params(TreeParams),
-    responses((status = 200, body = Page<TreeRecord>), (status = "4XX", body = Problem)),
+    responses((status = 200, body = Page<TreeRecord>), (status = "4XX", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn tree(
     state: State,
@@ -70,7 +70,7 @@ pub(super) struct VersionsParams {
 /// Every version that a path has shown, newest first.
 #[utoipa::path(
     get, path = "/api/v1/versions", tag = "files", params(VersionsParams),
-    responses((status = 200, body = Page<VersionRecord>), (status = "4XX", body = Problem)),
+    responses((status = 200, body = Page<VersionRecord>), (status = "4XX", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn versions(
     state: State,
@@ -86,7 +86,7 @@ pub(super) async fn versions(
 /// Who made the versions of a path, newest first.
 #[utoipa::path(
     get, path = "/api/v1/blame", tag = "files", params(VersionsParams),
-    responses((status = 200, body = Page<BlameRecord>), (status = "4XX", body = Problem)),
+    responses((status = 200, body = Page<BlameRecord>), (status = "4XX", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn blame(
     state: State,
@@ -139,7 +139,7 @@ pub(super) struct ManifestParams {
     get, path = "/api/v1/manifest", tag = "files", params(ManifestParams),
     responses(
         (status = 200, body = ManifestRecord, content_type = "application/x-ndjson"),
-        (status = "4XX", body = Problem),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn manifest(

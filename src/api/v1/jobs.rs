@@ -20,7 +20,7 @@ use crate::query::verify::{VerifyRecord, VerifyRequest};
 /// How far the newest comparison of the backing directory with the catalog is.
 #[utoipa::path(
     get, path = "/api/v1/reconcile", tag = "mount",
-    responses((status = 200, body = ReconcileProgress), (status = "4XX", body = Problem)),
+    responses((status = 200, body = ReconcileProgress), (status = "4XX", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn reconcile_progress(state: State, _: Caller) -> Answer<ReconcileProgress> {
     Answer(state.config.service.host.reconcile_progress())
@@ -29,7 +29,7 @@ pub(super) async fn reconcile_progress(state: State, _: Caller) -> Answer<Reconc
 /// Begins to compare the backing directory with the catalog, or lets a comparison go on that does.
 #[utoipa::path(
     post, path = "/api/v1/reconcile", tag = "mount",
-    responses((status = 202, body = ReconcileProgress), (status = "4XX", body = Problem)),
+    responses((status = 202, body = ReconcileProgress), (status = "4XX", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn reconcile(
     state: State,
@@ -62,7 +62,7 @@ pub(super) struct VerifyBody {
     post, path = "/api/v1/verify", tag = "mount", request_body = VerifyBody,
     responses(
         (status = 200, body = VerifyRecord, content_type = "application/x-ndjson"),
-        (status = "4XX", body = Problem),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn verify(
@@ -104,7 +104,7 @@ pub(super) struct PruneBody {
     post, path = "/api/v1/prune", tag = "mount", request_body = PruneBody,
     responses(
         (status = 200, body = PruneRecord, content_type = "application/x-ndjson"),
-        (status = "4XX", body = Problem),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn prune(

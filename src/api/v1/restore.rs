@@ -129,7 +129,7 @@ struct Reply {
 #[utoipa::path(
     post, path = "/api/v1/restore", tag = "bringing back", request_body = RestoreBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "So that it is done once")),
-    responses((status = 200, body = Steps), (status = "4XX", body = Problem)),
+    responses((status = 200, body = Steps), (status = "4XX", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn restore(
     state: State,
@@ -158,7 +158,7 @@ pub(super) async fn restore(
 #[utoipa::path(
     post, path = "/api/v1/undelete", tag = "bringing back", request_body = UndeleteBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "So that it is done once")),
-    responses((status = 200, body = Steps), (status = "4XX", body = Problem)),
+    responses((status = 200, body = Steps), (status = "4XX", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn undelete(
     state: State,
@@ -175,7 +175,7 @@ pub(super) async fn undelete(
 #[utoipa::path(
     post, path = "/api/v1/rewind", tag = "bringing back", request_body = RewindBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "So that it is done once")),
-    responses((status = 200, body = Steps), (status = "4XX", body = Problem)),
+    responses((status = 200, body = Steps), (status = "4XX", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn rewind(
     state: State,
@@ -193,7 +193,7 @@ pub(super) async fn rewind(
 #[utoipa::path(
     post, path = "/api/v1/undo", tag = "bringing back", request_body = UndoBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "So that it is done once")),
-    responses((status = 200, body = Steps), (status = "4XX", body = Problem)),
+    responses((status = 200, body = Steps), (status = "4XX", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn undo(
     state: State,
@@ -290,7 +290,7 @@ pub(super) struct MarkBody {
 /// Pins a version, or says something of it.
 #[utoipa::path(
     post, path = "/api/v1/marks", tag = "files", request_body = MarkBody,
-    responses((status = 200, body = VersionRecord), (status = "4XX", body = Problem)),
+    responses((status = 200, body = VersionRecord), (status = "4XX", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn mark(
     state: State,

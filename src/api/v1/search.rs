@@ -55,7 +55,7 @@ pub(super) struct SearchParams {
 /// Names that match.
 #[utoipa::path(
     get, path = "/api/v1/search", tag = "files", params(SearchParams),
-    responses((status = 200, body = Page<SearchRecord>), (status = "4XX", body = Problem)),
+    responses((status = 200, body = Page<SearchRecord>), (status = "4XX", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn search(
     state: State,

@@ -91,6 +91,8 @@ fn versions_and_their_contents_are_handed_out() {
     assert_eq!(part.header("content-range"), "bytes 1000000-1000009/3000000");
     let beyond = served.ask("/api/v1/content?path=large", &["-H", "Range: bytes=3000000-"]);
     assert_eq!((beyond.status, beyond.header("content-range")), (416, "bytes */3000000"));
+    let types = beyond.headers.iter().filter(|(name, _)| name == "content-type").count();
+    assert_eq!((types, beyond.header("content-type")), (1, "application/problem+json"));
     let head = served.ask("/api/v1/content?path=large", &["-I"]);
     assert_eq!((head.status, head.header("content-length")), (200, "3000000"));
     let diff = served.get("/api/v1/diff?path=f.txt");
