@@ -44,11 +44,20 @@ need_cargo_tool() {
     cargo install --quiet --locked --force "$1@$2" >&2
 }
 
+# need_debian PACKAGE...: installs packages that have no program to look for.
+need_debian() {
+    local missing=() package
+    for package in "$@"; do
+        dpkg -s "$package" >/dev/null 2>&1 || missing+=("none:$package")
+    done
+    [ ${#missing[@]} = 0 ] || need_packages "${missing[@]}"
+}
+
 # need_python PACKAGE==VERSION...: prints a Python that has these packages, in a place of its own.
 need_python() {
     local place=target/test-python
     if [ "$(cat $place/packages 2>/dev/null)" != "$*" ]; then
-        python3 -c 'import ensurepip' 2>/dev/null || need_packages none-such:python3-venv
+        python3 -c 'import ensurepip' 2>/dev/null || need_debian python3-venv
         say "installing $*"
         rm -rf $place
         python3 -m venv $place && $place/bin/pip install --quiet "$@" >&2 || return 1

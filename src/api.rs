@@ -13,6 +13,7 @@ mod health;
 mod log_end;
 mod mcp;
 mod metrics;
+mod page;
 mod peer;
 mod problem;
 mod server;
@@ -98,6 +99,7 @@ pub fn router(config: ApiConfig) -> Router {
         .merge(v1)
         .merge(docs::router(description))
         .merge(gateway::router())
+        .merge(page::router())
         .merge(health::router())
         .route("/metrics", get(metrics::answer))
         .fallback(problem::no_such_place)

@@ -5,6 +5,7 @@ mod files;
 mod gateway;
 mod live;
 mod mcp;
+mod page;
 
 use std::path::PathBuf;
 use std::process::Command;

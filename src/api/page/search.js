@@ -12,9 +12,8 @@ import { fromRecord, parent, show as text } from "./path.js";
 import { go, href, note } from "./route.js";
 import { steps } from "./steps.js";
 
-const FIRST = 200;
-// The most that the API gives at a time; it has no way to ask for what comes after.
-const MOST = 1000;
+// Names that are asked for at a time.
+const PAGE = 200;
 
 /** Shows what a search finds. */
 export async function search(main, route, signal) {
@@ -76,40 +75,24 @@ export async function search(main, route, signal) {
   }
 
   const query = { q, path, glob: /[*?[]/.test(q) || undefined, deleted: deleted ? true : undefined };
-  const more = el("button", { type: "button", id: "more", hidden: true, click: () => show(MOST) }, "Show more");
-
-  async function show(limit) {
-    let next = null;
-    const found = new List({
-      label: "Names that match",
-      columns: [
-        ["Name", "name"],
-        ["State", deleted ? "act" : "act none"],
-        ["Size", "number wide"],
-        ["Changed or deleted", "wide"],
-      ],
-      more: async () => {
-        const page = await get("search", { ...query, limit }, signal);
-        next = page.next;
-        return { items: page.items, next: null };
-      },
-      row,
-      empty: deleted ? "No name matches, not even a deleted one." : "No name matches. “Deleted, too” also looks at what is gone.",
-      signal,
-    });
-    await found.load();
-    if (signal.aborted) return undefined;
-    more.hidden = next === null || limit === MOST;
-    const words = `These are the first ${MOST}. Type more of the name to see others.`;
-    const full = next !== null && limit === MOST && el("p", { class: "empty" }, words);
-    main.replaceChildren(title, options, found.element, more, ...[full].filter(Boolean));
-    found.from = undefined;
-    found.render();
-    return found;
-  }
-
-  const found = await show(FIRST);
-  return () => found?.take();
+  const found = new List({
+    label: "Names that match",
+    columns: [
+      ["Name", "name"],
+      ["State", deleted ? "act" : "act none"],
+      ["Size", "number wide"],
+      ["Changed or deleted", "wide"],
+    ],
+    more: (after) => get("search", { ...query, after, limit: PAGE }, signal),
+    row,
+    empty: deleted ? "No name matches, not even a deleted one." : "No name matches. “Deleted, too” also looks at what is gone.",
+    signal,
+  });
+  await found.load();
+  if (signal.aborted) return undefined;
+  main.replaceChildren(title, options, found.element);
+  found.render();
+  return () => found.take();
 }
 
 /** Connects the header's field: what is typed is searched for once the hand rests. */

@@ -60,8 +60,8 @@ struct Found {
 #[utoipa::path(
     get, path = "/api/v1/content", tag = "files", params(ContentParams),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 206, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 200, body = Vec<u8>, content_type = "*/*"),
+        (status = 206, body = Vec<u8>, content_type = "*/*"),
         (status = 304),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
     ),
