@@ -1,9 +1,9 @@
 //! The HTTP API: the questions of [`query`](crate::query), asked from anywhere.
 //!
-//! Owns the listener, who may ask what ([`caller`]), and the form of answers. One router serves `/api/v1`,
-//! the endpoints of the predecessor ([`gateway`]), events, metrics and the web page. Sits beside fuse under
+//! Owns the listener, who may ask what (`caller`), and the form of answers. One router serves `/api/v1`,
+//! the endpoints of the predecessor (`gateway`), events, metrics and the web page. Sits beside fuse under
 //! daemon: never changes anything itself. Handlers are async; whatever reads the catalog or a file
-//! crosses to a thread of its own in one place, [`ask`].
+//! crosses to a thread of its own in one place, `ask`.
 
 mod ask;
 mod caller;

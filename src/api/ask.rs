@@ -32,6 +32,8 @@ const RUNNING: usize = 16;
 const RATE: NonZeroU32 = NonZeroU32::new(4000).expect("not zero");
 /// Wrong keys of one source in a minute.
 const GUESSES: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
+/// Sources that are remembered before those are forgotten that asked long ago.
+const SOURCES: usize = 4096;
 /// Bytes of lines that are handed on at once.
 const PART: usize = 32 * 1024;
 /// Parts that wait for a client to read them.
@@ -63,17 +65,20 @@ impl Gate {
 
     /// Counts a request; how long its source has to wait if there are too many.
     pub(super) fn admit(&self, source: Source) -> Option<Duration> {
-        let refused = self.requests.check_key(&source).err()?;
         // Nobody is remembered for longer than it matters.
-        self.requests.retain_recent();
+        for remembered in [&self.requests, &self.guesses] {
+            if remembered.len() > SOURCES {
+                remembered.retain_recent();
+                remembered.shrink_to_fit();
+            }
+        }
+        let refused = self.requests.check_key(&source).err()?;
         Some(refused.wait_time_from(DefaultClock::default().now()))
     }
 
     /// Counts a wrong key; how long its source has to wait if there were too many.
     pub(super) fn fail(&self, source: Source) -> Option<Duration> {
-        let refused = self.guesses.check_key(&source).is_err();
-        self.guesses.retain_recent();
-        refused.then_some(PENALTY)
+        self.guesses.check_key(&source).is_err().then_some(PENALTY)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is wrong with a request, in the form of RFC 9457.
 //!
 //! Owns the one table from errors to status codes. What went wrong inside is logged, and not told. The
-//! predecessor's endpoints have a form of their own, which [`gateway`](super::gateway) makes of this.
+//! predecessor's endpoints have a form of their own, which [`gateway`] makes of this.
 
 use std::any::Any;
 use std::time::Duration;
