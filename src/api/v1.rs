@@ -7,6 +7,7 @@ mod changes;
 mod content;
 mod files;
 mod jobs;
+mod replies;
 mod restore;
 mod search;
 mod status;
@@ -27,7 +28,7 @@ use super::Api;
 use super::problem::Problem;
 use crate::clock::now_ns;
 use crate::timespec;
-pub(super) use restore::Replies;
+pub(super) use replies::Replies;
 
 /// Records of one page, if nobody says how many.
 const PAGE: usize = 100;
@@ -104,6 +105,11 @@ fn limit(wanted: Option<usize>) -> Result<usize, Problem> {
         Some(limit @ 1..=MAX_PAGE) => Ok(limit),
         Some(_) => Err(Problem::bad_request(format!("`limit` is a number from 1 to {MAX_PAGE}"))),
     }
+}
+
+/// What a body means that does not say whether it is only to be tried.
+fn only_plan() -> bool {
+    true
 }
 
 /// The path that is meant, as the catalog has it.

@@ -10,7 +10,7 @@ use super::super::State;
 use super::super::caller::Caller;
 use super::super::problem::Problem;
 use super::files::lines;
-use super::{Json, path};
+use super::{Json, only_plan, path};
 use crate::keys::Scope;
 use crate::query::records::PruneRecord;
 use crate::query::request::{PathField, PruneCap, PruneMode, Request, Wait};
@@ -76,10 +76,6 @@ pub(super) async fn verify(
     let VerifyBody { rate, restart, repair } = body;
     let request = Request::Verify(VerifyRequest { rate, restart, repair, progress: true });
     Ok(lines(state.stream(&caller, request).await?))
-}
-
-fn only_plan() -> bool {
-    true
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

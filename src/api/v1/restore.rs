@@ -3,32 +3,23 @@
 //! Every request only says what it would do unless it has `"dry_run": false`. One that has an `Idempotency-Key` is
 //! done once: who did not get the answer asks again with the same key, and gets that answer.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::Json as Answer;
 use axum::http::HeaderMap;
-use lru::LruCache;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::caller::Caller;
-use super::super::problem::{Code, Problem};
+use super::super::problem::Problem;
 use super::super::{Api, State};
-use super::{Json, path, time};
+use super::{Json, only_plan, path, time};
 use crate::keys::Scope;
 use crate::query::records::{Outcome, RestoreRecord, VersionRecord};
 use crate::query::request::{self, BringBack, PathField, Request, Run, ToPathField};
 
-/// Answers that are remembered.
-const REMEMBERED: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// The longest `Idempotency-Key` in bytes.
 const MAX_KEY: usize = 255;
-
-fn only_plan() -> bool {
-    true
-}
 
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -105,24 +96,6 @@ pub(super) struct Steps {
     failed: usize,
     /// One after the other.
     steps: Vec<RestoreRecord>,
-}
-
-/// Answers that somebody may ask for again.
-#[derive(Debug)]
-pub(in crate::api) struct Replies(Mutex<LruCache<String, Reply>>);
-
-impl Default for Replies {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(REMEMBERED)))
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Reply {
-    /// What was asked.
-    request: String,
-    /// What was answered; nothing while it is being done.
-    steps: Option<Steps>,
 }
 
 /// Brings back a version of a file, or a file or directory as it was.
@@ -233,31 +206,18 @@ async fn once(
         key.ok_or_else(|| Problem::bad_request("`Idempotency-Key` is at most 255 letters"))?;
     let key = format!("{} {key}", caller.name());
     let request = format!("{word} {}", serde_json::to_string(body).map_err(Problem::internal)?);
-    let known = {
-        let mut replies = state.replies.0.lock();
-        let known = replies.get(&key).cloned();
-        if known.is_none() {
-            replies.put(key.clone(), Reply { request: request.clone(), steps: None });
-        }
-        known
-    };
-    match known {
-        Some(reply) if reply.request != request => {
-            Err(Problem::new(Code::Unprocessable, "this `Idempotency-Key` was for another request"))
-        }
-        Some(Reply { steps: Some(steps), .. }) => Ok(Answer(steps)),
-        Some(_) => Err(Problem::new(Code::Conflict, "that request is still being done")),
-        None => {
-            caller.audit(word, top);
-            let done = bring_back(state, caller, what, Run::Do).await;
-            let mut replies = state.replies.0.lock();
-            match &done {
-                Ok(steps) => drop(replies.put(key, Reply { request, steps: Some(steps.clone()) })),
-                Err(_) => drop(replies.pop(&key)),
-            }
-            done.map(Answer)
-        }
+    if let Some(steps) = state.replies.begin(&key, &request)? {
+        return Ok(Answer(steps));
     }
+    caller.audit(word, top);
+    let (state, caller) = (Arc::clone(state), caller.clone());
+    // Goes on, and its answer is remembered, also when nobody waits for it any more.
+    let doing = tokio::spawn(async move {
+        let done = bring_back(&state, &caller, what, Run::Do).await;
+        state.replies.end(&key, done.as_ref());
+        done
+    });
+    Ok(Answer(doing.await.map_err(Problem::internal)??))
 }
 
 async fn bring_back(

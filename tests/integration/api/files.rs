@@ -162,6 +162,46 @@ fn what_was_there_is_brought_back_once() {
     }
 }
 
+#[test]
+fn who_lost_the_connection_gets_the_answer_of_what_was_done() {
+    if !can_mount() {
+        return;
+    }
+    let served = Served::new();
+    let m = &served.mounted;
+    let key = served.key("restorer", &["--scope", "restore"]);
+    for n in 0..1000 {
+        fs::write(m.at(format!("{n}")), "one").unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let then = horace::timespec::rfc3339(horace::clock::now_ns());
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    for n in 0..1000 {
+        fs::write(m.at(format!("{n}")), "two").unwrap();
+    }
+    m.sync();
+    let (authorization, once) = (format!("Authorization: Bearer {key}"), "Idempotency-Key: a");
+    let body = json!({ "path": "", "to": then, "dry_run": false });
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["-s", "-H", &authorization, "-H", once, "-H", "Content-Type: application/json"]);
+    curl.args(["-d", &body.to_string()]).arg(format!("{}/api/v1/rewind", served.url));
+    let mut curl = curl.stdout(std::process::Stdio::null()).spawn().unwrap();
+    while fs::read_to_string(m.at("0")).unwrap() == "two" {
+        std::thread::yield_now();
+    }
+    curl.kill().unwrap();
+    assert!(!curl.wait().unwrap().success(), "it had its answer before it could lose it");
+    let again = || served.post_with(&key, "/api/v1/rewind", &body, &["-H", once]);
+    let began = std::time::Instant::now();
+    let mut answer = again();
+    while answer.status == 409 && began.elapsed() < std::time::Duration::from_secs(60) {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        answer = again();
+    }
+    assert_eq!((answer.status, answer.json()["steps"].as_array().unwrap().len()), (200, 1000));
+    assert_eq!(m.log_of("999").len(), 3, "it was done once");
+}
+
 #[rstest]
 fn everything_that_is_described_answers(
     #[values("", "?path=f&path_base64=Zg", "?limit=-1", "?since=x&at=x&a=%00&b=%ff")] query: &str,
