@@ -202,11 +202,10 @@ impl Health {
     }
 
     /// Notes how the files are after they were written.
-    fn follow(&self, path: &Path) {
+    fn follow(&self, now: &Place) {
         let mut inner = self.inner.lock();
-        let now = inner.place.by_now(path);
-        if !inner.place.is_lost(path) {
-            inner.place = now;
+        if !inner.place.is_lost(now) {
+            inner.place = inner.place.by(now);
         }
     }
 
@@ -338,7 +337,8 @@ impl Catalog {
         const PATIENCE: Duration = Duration::from_secs(30);
         const MOMENT: Duration = Duration::from_millis(5);
         let until = Instant::now() + PATIENCE;
-        while self.health.place().is_rolled_back(&self.path) && Instant::now() < until {
+        let is_behind = || self.health.place().is_rolled_back(&Place::of(&self.path));
+        while is_behind() && Instant::now() < until {
             self.queue.nudge();
             std::thread::sleep(MOMENT);
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OpenFlags};
 
-use super::place::beside;
+use super::place::{Place, beside};
 use super::queue::Queue;
 use super::{CatalogError, Health};
 
@@ -59,8 +59,8 @@ fn run(path: &Path, queue: &Queue, health: &Health, (stopped, signal): &(Mutex<b
     while !*stopped {
         signal.wait_for(&mut stopped, EVERY);
         let size = wal_bytes(path);
-        let place = health.place();
-        if place.is_lost(path) || place.is_rolled_back(path) {
+        let (place, now) = (health.place(), Place::of(path));
+        if place.is_lost(&now) || place.is_rolled_back(&now) {
             queue.nudge();
         } else if size >= WORTH_IT && size != last {
             parking_lot::MutexGuard::unlocked(&mut stopped, || match open(path) {

@@ -74,20 +74,20 @@ impl Writer {
                 }
             }
             metrics().commit_seconds.observe(began.elapsed().as_secs_f64());
-            self.health.follow(&self.path);
+            self.health.follow(&Place::of(&self.path));
             self.queue.done(events.len());
             checkpoint::limit_wal(&self.db, &self.path);
         }
     }
 
     fn look_after_files(&mut self, nudged: bool) -> Result<(), WriteAgainError> {
-        let place = self.health.place();
-        if nudged && place.is_lost(&self.path) {
+        let (place, now) = (self.health.place(), Place::of(&self.path));
+        if nudged && place.is_lost(&now) {
             // Where the next start and everybody else looks for it.
             backup::write_again(&self.db, &self.path, crate::clock::now_ns())?;
             self.open_again()?;
             tracing::error!("the catalog was deleted under the daemon, which has written it again");
-        } else if place.is_rolled_back(&self.path) {
+        } else if place.is_rolled_back(&now) {
             // Every connection shares what it knows of the log, and that is not true any more.
             backup::take_over(&self.path, crate::clock::now_ns())?;
             self.open_again()?;
