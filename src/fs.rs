@@ -59,7 +59,7 @@ use crate::retention::Retention;
 use crate::store::Store;
 use crate::sys::handle::{self as file_handle, HandleUse};
 use crate::sys::stat::{self, FsId, Stat};
-use crate::sys::{self, Errno, lease};
+use crate::sys::{self, Errno, writeback};
 use crate::types::{Attr, Caller, Inode, InodeKey, Kind, Origin, SessionId, Writer};
 
 pub use attr::{SetAttr, SetTime};
@@ -428,7 +428,7 @@ impl Fs {
         is_mapped |= mapped::finish(self);
         self.hashers.stop();
         self.keeper.stop();
-        is_mapped.then_some(since_ns - lease::UNDER_WAY_NS)
+        is_mapped.then_some(since_ns - writeback::UNDER_WAY_NS)
     }
 
     /// The node of the backing directory that the kernel means.

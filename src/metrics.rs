@@ -108,6 +108,8 @@ pub struct Metrics {
     pub queue_waits: IntCounter,
     /// For how long in all.
     pub queue_wait_seconds: Counter,
+    /// How often an operation waited for what was kept before it to be taken in.
+    pub keep_waits: IntCounter,
     /// Bytes that were hashed while they were written.
     pub streamed_bytes: IntCounter,
     /// Bytes that were read to be hashed.
@@ -208,6 +210,10 @@ impl Metrics {
                 "How often an operation waited for room in the queue.",
             ),
             queue_wait_seconds: registered(&registry, waited),
+            keep_waits: counter(
+                "horace_store_waits_total",
+                "How often an operation waited for what was kept before it to be taken in.",
+            ),
             streamed_bytes: hashed.with_label_values(&["stream"]),
             reread_bytes: hashed.with_label_values(&["read"]),
             request_seconds: histogram(

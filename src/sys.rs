@@ -17,6 +17,7 @@ pub mod sqlite;
 pub mod stat;
 pub mod tcp;
 pub mod users;
+pub mod writeback;
 pub mod xattr;
 
 pub use rustix::io::Errno;

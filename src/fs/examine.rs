@@ -19,7 +19,7 @@ use super::{Fs, identify};
 use crate::catalog::event::{Found, Op, Place};
 use crate::sys::Errno;
 use crate::sys::lease::{self, Writers};
-use crate::sys::stat;
+use crate::sys::{stat, writeback};
 use crate::types::{Inode, InodeKey, Kind, Stamp};
 
 /// How often a name that changes while it is looked at is looked at again.
@@ -187,12 +187,12 @@ fn watch_stores(fd: BorrowedFd<'_>) -> Result<Stamp, Errno> {
     let stamp = || Ok(stat::fstat(fd)?.attr.stamp());
     let age_ns = crate::clock::now_ns().saturating_sub(stamp()?.ctime_ns);
     // Times may lie in the future.
-    if (0..lease::UNDER_WAY_NS).contains(&age_ns) {
-        let rest_ns = lease::UNDER_WAY_NS - age_ns;
+    if (0..writeback::UNDER_WAY_NS).contains(&age_ns) {
+        let rest_ns = writeback::UNDER_WAY_NS - age_ns;
         std::thread::sleep(Duration::from_nanos(rest_ns.unsigned_abs()));
     }
     let before = stamp()?;
-    lease::watch_stores(fd);
+    writeback::watch_stores(fd);
     Ok(before)
 }
 

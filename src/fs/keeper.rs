@@ -1,100 +1,43 @@
 //! The thread that makes objects of what was preserved, and makes room.
 //!
-//! Owns the list of what waits: a content that somebody may still be changing, or whose inode the kernel
-//! still knows, waits until it is nobody's but history's. Owns, too, the one way in which contents
-//! go, for a policy or to make room.
+//! A content that somebody may still be changing, or whose inode the kernel still knows, waits until it is
+//! nobody's but history's (`taking`). Owns the one way in which contents go, for a policy or to make room.
 //!
 //! # Order of steps
-//! Taking in: `read → row → name among the objects`. Giving up: `row → its commit → removal`. So a row
+//! Taking in: `read → disk → row → name among the objects`. Giving up: `row → its commit → removal`. So a row
 //! without an object is a damage, never what a crash leaves: that is content that waits to be taken in
 //! once more, or an object of which the catalog does not know. The start after it adopts these: what was
 //! being given up is readable again until it is given up again. Only where the catalog cannot be written
 //! because the disk is full do objects go before the commit: it is told as soon as it can be, and should
 //! that be never, a read says that the object is missing.
 
+mod taking;
+
 use std::collections::HashSet;
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::Fs;
-use super::hashing::is_readable;
 use super::pressure::Pressure;
-use crate::catalog::event::{Op, Packing, Prefix};
-use crate::catalog::{self, CatalogError, Reader, Unread};
+use crate::catalog::event::{Op, Packing};
+use crate::catalog::{self, CatalogError, Reader};
 use crate::store::Store;
-use crate::store::objects::{Came, Taken};
-use crate::sys::lease::{self, Writers};
-use crate::sys::{Errno, stat};
+use crate::sys::Errno;
 use crate::types::{ContentHash, IncomingId, InodeKey};
+use taking::{Waiting, Waits, Whose};
 
 /// How often it is looked at what waits, and at the free space.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// How long what could not be taken in waits at first before it is tried again, and at most.
-const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
-
-/// What waits to become an object.
-#[derive(Debug, Clone, Copy)]
-struct Waits {
-    id: IncomingId,
-    whose: Whose,
-    failed: Option<Failed>,
-}
-
-/// When something could not be taken in, and how long it waits after that.
-#[derive(Debug, Clone, Copy)]
-struct Failed {
-    at: Instant,
-    pause: Duration,
-}
-
-impl Waits {
-    fn new(id: IncomingId, whose: Whose) -> Self {
-        Self { id, whose, failed: None }
-    }
-
-    /// Whether it can be taken in at once.
-    fn is_ours(&self) -> bool {
-        self.whose == Whose::Ours && !self.pauses()
-    }
-
-    /// Whether it was tried in vain just now.
-    fn pauses(&self) -> bool {
-        self.failed.is_some_and(|failed| failed.at.elapsed() < failed.pause)
-    }
-
-    /// The same after it could not be taken in.
-    fn again(self) -> Self {
-        let [first, most] = PAUSES;
-        let pause = self.failed.map_or(first, |failed| (failed.pause * 2).min(most));
-        Self { failed: Some(Failed { at: Instant::now(), pause }), ..self }
-    }
-}
-
-/// Who may still be changing what waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whose {
-    /// Nobody: it is a copy.
-    Ours,
-    /// Users of the mount who have this inode (by device and key).
-    Inode(u64, InodeKey),
-    /// Perhaps users of a mount that is dead: the kernel still serves what they have open.
-    Left,
-}
-
-/// The list, and the thread's signal.
+/// What the thread works for.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
-    list: Mutex<Vec<Waits>>,
-    /// Some of what was on the list is being taken in.
-    taking: AtomicBool,
+    waiting: Waiting,
     /// What an earlier run has left was not looked at yet.
     has_left: AtomicBool,
-    signal: Condvar,
     /// There are objects to give up.
     pub(super) gives: AtomicBool,
     /// Somebody waits for room.
@@ -163,9 +106,7 @@ pub enum GiveUpError {
 impl Keeper {
     /// Whether anything could be taken in at once, or is.
     fn is_at_work(&self) -> bool {
-        let list = self.list.lock();
-        let looks = self.taking.load(Ordering::Relaxed) || self.has_left.load(Ordering::Relaxed);
-        looks || list.iter().any(Waits::is_ours)
+        self.has_left.load(Ordering::Relaxed) || self.waiting.is_at_work()
     }
 
     /// Begins to plan what is to go, before the catalog is looked at.
@@ -190,10 +131,7 @@ impl Keeper {
     /// Has something taken in, once its inode (by device and key) is forgotten.
     pub(super) fn add(&self, id: IncomingId, inode: Option<(u64, InodeKey)>) {
         let whose = inode.map_or(Whose::Ours, |(dev, key)| Whose::Inode(dev, key));
-        self.list.lock().push(Waits::new(id, whose));
-        if whose == Whose::Ours {
-            self.signal.notify_one();
-        }
+        self.waiting.push(Waits::new(id, whose));
     }
 }
 
@@ -219,7 +157,7 @@ pub(super) fn start(fs: &Arc<Fs>) -> std::io::Result<()> {
         if store.let_go_if_linked(id).unwrap_or(false) {
             fs.tell_stored(id, None, false, None);
         } else {
-            fs.keeper.list.lock().push(Waits::new(id, Whose::Left));
+            fs.keeper.waiting.push(Waits::new(id, Whose::Left));
         }
     }
     fs.keeper.has_left.store(true, Ordering::Relaxed);
@@ -236,12 +174,7 @@ pub(super) fn start(fs: &Arc<Fs>) -> std::io::Result<()> {
 fn watch(weak: &Weak<Fs>, store: &Store) {
     loop {
         let Some(fs) = weak.upgrade() else { return };
-        {
-            let mut list = fs.keeper.list.lock();
-            if !list.iter().any(Waits::is_ours) {
-                fs.keeper.signal.wait_for(&mut list, EVERY);
-            }
-        }
+        fs.keeper.waiting.wait(EVERY);
         fs.take_in(store);
         if fs.keeper.has_left.load(Ordering::Relaxed) {
             fs.look_again(store);
@@ -249,11 +182,6 @@ fn watch(weak: &Weak<Fs>, store: &Store) {
         }
         fs.make_room(store);
     }
-}
-
-/// Whether somebody who has it open or mapped can still change what was preserved.
-fn has_writers(store: &Store, id: IncomingId) -> bool {
-    store.open_incoming(id).is_ok_and(|fd| lease::writers(fd.as_fd()) == Writers::Some)
 }
 
 impl Fs {
@@ -275,7 +203,7 @@ impl Fs {
                         return work();
                     }
                     self.keeper.is_urgent.store(true, Ordering::Relaxed);
-                    self.keeper.signal.notify_one();
+                    self.keeper.waiting.wake();
                     std::thread::sleep(PAUSE);
                 }
                 result => return result,
@@ -299,88 +227,6 @@ impl Fs {
         const PAUSE: Duration = Duration::from_millis(5);
         while self.keeper.has_left.load(Ordering::Relaxed) && !is_enough() {
             std::thread::sleep(PAUSE);
-        }
-    }
-
-    /// Makes objects of what is nobody's any more.
-    fn take_in(&self, store: &Store) {
-        let list = {
-            let mut list = self.keeper.list.lock();
-            self.keeper.taking.store(true, Ordering::Relaxed);
-            std::mem::take(&mut *list)
-        };
-        let is_free = |waits: &Waits| match waits.whose {
-            _ if waits.pauses() => false,
-            Whose::Ours => true,
-            Whose::Inode(dev, key) => {
-                self.nodes.find(dev, key).is_none() && !has_writers(store, waits.id)
-            }
-            Whose::Left => !has_writers(store, waits.id),
-        };
-        let (free, mut rest): (Vec<_>, Vec<_>) = list.into_iter().partition(is_free);
-        if !free.is_empty() {
-            // Whose it is must be known by now.
-            self.catalog.barrier();
-        }
-        for waits in free {
-            let _giving = self.keeper.giving.lock();
-            let inode = matches!(waits.whose, Whose::Inode(..));
-            let came = if inode { Came::AsInode } else { Came::AsCopy };
-            let go_on = || !self.hashers.is_stopping();
-            let unread = self.unread(waits.id);
-            let mark = unread.and_then(|version| version.before);
-            let mut tell = |taken: Option<Taken>| {
-                // A copy has a time of its own.
-                let is_meant = |taken: Taken| unread.is_some_and(|v| v.mtime_ns == taken.mtime_ns);
-                let original = inode || (waits.whose == Whose::Left && taken.is_some_and(is_meant));
-                let prefix = taken.and_then(|taken| Some((mark?, taken.beginning?)));
-                let prefix = prefix.map(|(size, hash)| Prefix { size, hash });
-                self.tell_stored(waits.id, taken.map(|t| (t.hash, t.size)), original, prefix);
-                self.catalog.barrier();
-            };
-            // Whoever had it open may have made it larger than anybody can read.
-            let attr = store.open_incoming(waits.id).and_then(|file| stat::fstat(&file));
-            if attr.is_ok_and(|stat| !is_readable(&stat.attr)) {
-                store.discard(waits.id);
-            }
-            match store.take_in(waits.id, came, mark, &go_on, &mut tell) {
-                Ok(()) => self.keeper.gives.store(true, Ordering::Relaxed),
-                Err(Errno::NOENT) => self.tell_stored(waits.id, None, inode, None),
-                Err(Errno::INTR) => rest.push(waits),
-                Err(error) => {
-                    if waits.failed.is_none() {
-                        let id = waits.id.0;
-                        tracing::warn!(%error, id, "cannot take in what was preserved, will try again");
-                    }
-                    rest.push(waits.again());
-                }
-            }
-        }
-        self.keeper.list.lock().extend(rest);
-        self.keeper.taking.store(false, Ordering::Relaxed);
-    }
-
-    /// The version without a digest of which something is the content.
-    fn unread(&self, id: IncomingId) -> Option<Unread> {
-        let unread = self.catalog.read_committed(|reader: &mut Reader| reader.unread(id));
-        unread.unwrap_or_else(|error: CatalogError| {
-            tracing::warn!(%error, id = id.0, "cannot tell whose a content is");
-            None
-        })
-    }
-
-    fn tell_stored(
-        &self,
-        id: IncomingId,
-        content: Option<(ContentHash, u64)>,
-        original: bool,
-        prefix: Option<Prefix>,
-    ) {
-        self.push(None, Op::Stored { id, content, original, prefix });
-        if let Some((hash, _)) = content {
-            self.keeper.spare(hash);
-            // It is there again.
-            self.keeper.untold.lock().retain(|gone| *gone != hash);
         }
     }
 

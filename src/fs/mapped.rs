@@ -18,7 +18,7 @@ use super::node::Node;
 use super::{Fs, NodeId};
 use crate::catalog::event::Op;
 use crate::sys::lease::{self, Writers};
-use crate::sys::{Errno, stat};
+use crate::sys::{Errno, stat, writeback};
 use crate::types::{Inode, Origin, SessionId, Stamp};
 
 /// How soon something that looks like a mapping is looked at again.
@@ -121,7 +121,7 @@ pub(super) fn finish(fs: &Fs) -> bool {
     for mapped in &list {
         if let Ok(fd) = fs.open_mapped(&mapped.node) {
             // The next start is to see what is stored to it.
-            lease::watch_stores(fd.as_fd());
+            writeback::watch_stores(fd.as_fd());
         }
         if let Err(error) = fs.seal_mapped(mapped, Digest::Now) {
             tracing::warn!(%error, inode = mapped.node.key.ino, "cannot seal, the next walk will");

@@ -26,7 +26,7 @@ use super::pending::{PATIENCE, Pending, Purpose, Work};
 use super::privileges::as_writer;
 use super::{Fs, NodeId};
 use crate::catalog::event::Op;
-use crate::sys::{Errno, lease, stat};
+use crate::sys::{Errno, stat, writeback};
 use crate::types::{Attr, Caller, ContentHash, Inode, Kind, Origin, SessionId};
 
 /// How often a file that changes while it is read is read again.
@@ -82,7 +82,7 @@ impl Fs {
         let mappable = file.is_mappable();
         if mappable {
             // A mapping outlives the mount; the next start is to see what is stored to it.
-            lease::watch_stores(file.fd.as_fd());
+            writeback::watch_stores(file.fd.as_fd());
         }
         self.seal_file(file, Why::Close);
         mappable

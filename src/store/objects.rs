@@ -26,6 +26,7 @@ use super::pack::{ChunkIndex, PackError};
 use super::packs::{Packed, Packs};
 use super::staging::Staging;
 use crate::sys::dir::make_private;
+use crate::sys::writeback::begin_writing_back;
 use crate::sys::{Errno, stat};
 use crate::types::{ContentHash, IncomingId};
 
@@ -66,6 +67,25 @@ pub struct Taken {
     pub mtime_ns: i64,
     /// The digest of its beginning, where that was asked for.
     pub beginning: Option<ContentHash>,
+}
+
+/// What was read, and can be taken in once the disk has it.
+#[derive(Debug)]
+pub struct ReadIn {
+    /// What it is.
+    pub taken: Taken,
+    /// Its file, if the disk may lack some of it.
+    unsynced: Option<OwnedFd>,
+}
+
+impl ReadIn {
+    /// Waits until the disk has it.
+    ///
+    /// # Errors
+    /// The filesystem's.
+    pub fn sync(&self) -> Result<(), Errno> {
+        self.unsynced.as_ref().map_or(Ok(()), rustix::fs::fdatasync)
+    }
 }
 
 /// Why content was not copied.
@@ -243,29 +263,27 @@ impl Store {
         Ok(linked)
     }
 
-    /// Makes an object of what was preserved. Nobody may be changing it any more. Asks `go_on` between
-    /// reads, and calls `tell` with what it is, and the digest of its first `mark` bytes, before the content
-    /// has its name. What has another name [is only let go](Store::let_go_if_linked).
+    /// Reads what was preserved, and makes it ready to be [taken in](Store::take_in); also the digest of its first
+    /// `mark` bytes. Nobody may be changing it any more. Asks `go_on` between reads. `None` if it has another
+    /// name, and [is only let go](Store::let_go_if_linked).
     ///
     /// # Errors
     /// `EINTR` if it is not to go on; the filesystem's.
-    pub fn take_in(
+    pub fn read_in(
         &self,
         id: IncomingId,
         came: Came,
         mark: Option<u64>,
         go_on: &dyn Fn() -> bool,
-        tell: &mut dyn FnMut(Option<Taken>),
-    ) -> Result<(), Errno> {
+    ) -> Result<Option<ReadIn>, Errno> {
         if self.let_go_if_linked(id)? {
-            tell(None);
-            return Ok(());
+            return Ok(None);
         }
         let file = self.open_incoming(id)?;
         let mtime_ns = stat::fstat(&file)?.attr.mtime.as_ns();
         let (hash, size, beginning) = read_marked(file.as_fd(), mark, go_on)?;
         if came == Came::AsCopy {
-            rustix::fs::fdatasync(&file)?;
+            begin_writing_back(file.as_fd());
         }
         // It is history's from now on: no user's quota, and nobody's to read.
         match rustix::fs::fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT)) {
@@ -274,16 +292,23 @@ impl Store {
             Err(error) => return Err(error),
         }
         rustix::fs::fchmod(&file, Mode::from_raw_mode(0o400))?;
-        tell(Some(Taken { hash, size, mtime_ns, beginning }));
+        let taken = Taken { hash, size, mtime_ns, beginning };
+        Ok(Some(ReadIn { taken, unsynced: (came == Came::AsCopy).then_some(file) }))
+    }
+
+    /// Makes an object of what was [read](Store::read_in).
+    ///
+    /// # Errors
+    /// The filesystem's.
+    pub fn take_in(&self, id: IncomingId, hash: ContentHash) -> Result<(), Errno> {
         let (dir, name) = self.place(hash, Make::Yes)?;
         let flags = rustix::fs::RenameFlags::NOREPLACE;
         let from = incoming_name(id);
         match rustix::fs::renameat_with(&self.incoming, &*from, &dir, &*name, flags) {
-            Ok(()) => {}
             // The same bytes are there already.
             Err(Errno::EXIST) => self.discard(id),
             Err(Errno::INVAL) => rustix::fs::renameat(&self.incoming, &*from, &dir, &*name)?,
-            Err(error) => return Err(error),
+            renamed => renamed?,
         }
         Ok(())
     }
@@ -356,10 +381,15 @@ impl Store {
     fn place(&self, hash: ContentHash, make: Make) -> Result<(OwnedFd, String), Errno> {
         let text = hash.to_string();
         let (dir, name) = text.split_at(2);
-        if make == Make::Yes {
-            make_private(&self.objects, dir)?;
-        }
-        Ok((rustix::fs::openat(&self.objects, dir, DIR, Mode::empty())?, name.into()))
+        let open = || rustix::fs::openat(&self.objects, dir, DIR, Mode::empty());
+        let opened = match open() {
+            Err(Errno::NOENT) if make == Make::Yes => {
+                make_private(&self.objects, dir)?;
+                open()?
+            }
+            opened => opened?,
+        };
+        Ok((opened, name.into()))
     }
 }
 
@@ -467,13 +497,10 @@ mod tests {
         id: IncomingId,
         mark: Option<u64>,
     ) -> Result<Option<Taken>, Errno> {
-        let mut told = None;
-        store.take_in(id, Came::AsCopy, mark, &|| true, &mut |content| {
-            // Who can tell must be told before it is no longer to be told from others.
-            assert!(content.is_none() || store.open_incoming(id).is_ok());
-            told = content;
-        })?;
-        Ok(told)
+        let Some(read) = store.read_in(id, Came::AsCopy, mark, &|| true)? else { return Ok(None) };
+        read.sync()?;
+        store.take_in(id, read.taken.hash)?;
+        Ok(Some(read.taken))
     }
 
     fn bytes(fd: OwnedFd) -> Vec<u8> {
@@ -578,7 +605,7 @@ mod tests {
         assert_eq!(store.incoming().unwrap(), [id]);
         let next = store.copy_in(File::open(&path).unwrap().as_fd(), 100).unwrap();
         assert!(next > id);
-        let stopped = store.take_in(id, Came::AsCopy, None, &|| false, &mut |_| unreachable!());
+        let stopped = store.read_in(id, Came::AsCopy, None, &|| false);
         assert_eq!(stopped.unwrap_err(), Errno::INTR);
         assert_eq!(store.incoming().unwrap().len(), 2);
     }

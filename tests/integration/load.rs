@@ -14,6 +14,8 @@ use crate::tools::have;
 
 const SECONDS: u64 = 8;
 const MIB: u64 = 1 << 20;
+/// As many as may come while as many are taken in, and what the writers bring meanwhile.
+const MOST_WAITING: u64 = 2 * 16_384 + 1_000;
 
 fn seconds() -> Duration {
     let text = std::env::var("HORACE_LOAD_SECONDS").ok();
@@ -49,12 +51,16 @@ struct Sample {
     memory: u64,
     descriptors: u64,
     queue: u64,
+    /// Contents that wait to become objects.
+    waiting: u64,
 }
 
 impl Sample {
     fn of(mounted: &Mounted) -> Self {
         let (memory, descriptors) = (mounted.memory(), mounted.descriptors() as u64);
-        Self { memory, descriptors, queue: mounted.status()["queue"].as_u64().unwrap() }
+        let waiting = fs::read_dir(mounted.backing.join(".horace/store/incoming")).unwrap();
+        let queue = mounted.status()["queue"].as_u64().unwrap();
+        Self { memory, descriptors, queue, waiting: waiting.count() as u64 }
     }
 }
 
@@ -93,10 +99,14 @@ fn many_writers_on_a_slow_disk_of_the_catalog_wait_and_lose_nothing() {
     let tracer = Tracer::slow(&mounted, "catalog", "pwrite64", 2);
     let (samples, done) = load(&mounted, 64);
     let (queue, memory) = (most(&samples, |s| s.queue), most(&samples, |s| s.memory));
-    eprintln!("{done} operations, at most {queue} changes waiting, {memory} B");
+    let waiting = most(&samples, |s| s.waiting);
+    eprintln!(
+        "{done} operations, at most {queue} changes and {waiting} contents waiting, {memory} B"
+    );
     tracer.stop();
     // As many as wait may be on their way to the disk; one that finds room may bring a few at once.
     assert!(queue <= 2 * 65_536 + 1_000, "{queue}");
+    assert!(waiting <= MOST_WAITING, "{waiting}");
     assert!(memory < 512 * MIB, "{memory} B");
     mounted.sync();
     assert!(mounted.status()["degraded"].is_null(), "{:#}", mounted.status());
@@ -117,7 +127,9 @@ fn mixed_work_leaves_memory_and_descriptors_as_they_were() {
     let (early, late) = warm.split_at(warm.len() / 2);
     let memory = [early, late].map(|half| most(half, |s| s.memory));
     let descriptors = [early, late].map(|half| most(half, |s| s.descriptors));
-    eprintln!("{done} operations, {memory:?} B, {descriptors:?} descriptors");
+    let waiting = most(&samples, |s| s.waiting);
+    eprintln!("{done} operations, {memory:?} B, {descriptors:?} descriptors, {waiting} waiting");
+    assert!(waiting <= MOST_WAITING, "{waiting}");
     assert!(memory[1] < memory[0] + memory[0] / 4 + 32 * MIB, "{memory:?} B");
     assert!(descriptors[1] < descriptors[0] + 200, "{descriptors:?}");
     mounted.sync();
