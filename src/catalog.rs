@@ -11,6 +11,7 @@
 //! before it; the next start compares the backing directory with the catalog and records the
 //! difference as found. [`Catalog::sync`] makes everything before it durable.
 
+mod activity;
 mod apply;
 pub mod backup;
 mod checkpoint;
@@ -46,6 +47,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+pub use activity::Activity;
 pub use chunks::ChunkDb;
 pub use history::{ChangeInfo, Content, Gone, VersionInfo};
 pub use marks::LastPrune;

@@ -17,6 +17,7 @@ mod manifest;
 mod mark;
 mod prune;
 pub mod records;
+pub mod reports;
 pub mod request;
 mod restore;
 mod search;
@@ -24,6 +25,7 @@ mod service;
 pub mod status;
 mod tree;
 pub mod verify;
+mod walk;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -360,6 +362,11 @@ fn answer_request(
         Request::Tree { path, at_ns, after, limit } => {
             query.tree(&path.0, *at_ns, &after.0, *limit)
         }
+        Request::Usage { path, query: wanted } => query.usage(&path.0, wanted),
+        Request::Duplicates { path, min_size, limit } => {
+            query.duplicates(&path.0, *min_size, *limit)
+        }
+        Request::Writers { path, since_ns, limit } => query.writers(&path.0, *since_ns, *limit),
         Request::Search { path, filter } => query.search(&path.0, filter, None),
         Request::Changes { path, since, limit, .. } => {
             let mut position = Position::new(query.main, path, *since, *limit)?;

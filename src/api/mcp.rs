@@ -59,12 +59,15 @@ enum Effect {
 }
 
 /// An endpoint that is a tool, with what it does.
-const ENDPOINTS: [(&str, &str, Effect); 11] = [
+const ENDPOINTS: [(&str, &str, Effect); 14] = [
     ("search", "/api/v1/search", Effect::Reads),
     ("list_versions", "/api/v1/versions", Effect::Reads),
     ("diff", "/api/v1/diff", Effect::Reads),
     ("blame", "/api/v1/blame", Effect::Reads),
     ("changes", "/api/v1/changes", Effect::Reads),
+    ("usage", "/api/v1/usage", Effect::Reads),
+    ("duplicates", "/api/v1/duplicates", Effect::Reads),
+    ("writers", "/api/v1/writers", Effect::Reads),
     ("status", "/api/v1/status", Effect::Reads),
     ("restore", "/api/v1/restore", Effect::Replaces),
     ("undelete", "/api/v1/undelete", Effect::Adds),

@@ -8,6 +8,7 @@ mod content;
 mod files;
 mod jobs;
 mod replies;
+mod reports;
 mod restore;
 mod search;
 mod status;
@@ -57,6 +58,9 @@ pub(super) fn router() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(content::content))
         .routes(routes!(content::diff))
         .routes(routes!(search::search))
+        .routes(routes!(reports::usage))
+        .routes(routes!(reports::duplicates))
+        .routes(routes!(reports::writers))
         .routes(routes!(changes::changes))
         .routes(routes!(changes::events))
         .routes(routes!(restore::restore))

@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::marks::{NOTE_COLUMN, PINNED_COLUMN};
 use super::names::NameKey;
+use super::preserve::{OBJECT, PREFIX};
 use super::preserve::{SOURCE_COLUMNS, Source};
 use super::read::Reader;
 use super::rows::{ChangeOp, get_hash, get_u64};
@@ -207,6 +208,19 @@ impl Reader {
             .collect::<Result<_, _>>()?;
         self.tell_lost(&mut versions)?;
         Ok(versions)
+    }
+
+    /// How many versions of a file are not its newest and have their content kept, and their sizes in bytes.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn kept_of(&self, file: FileId) -> Result<(u64, u64), CatalogError> {
+        let sql = "SELECT count(*), coalesce(sum(size), 0) FROM version
+                   WHERE file = ?1 AND kept IN (?2, ?3)
+                     AND number < (SELECT head FROM file WHERE id = ?1)";
+        let mut query = self.db.prepare_cached(sql)?;
+        let of = params![file.0.cast_signed(), OBJECT, PREFIX];
+        Ok(query.query_row(of, |row| Ok((get_u64(row, 0)?, get_u64(row, 1)?)))?)
     }
 
     /// Up to `limit` changes after `since`, in order.
@@ -471,7 +485,7 @@ pub(super) fn join(mut path: Vec<u8>, name: &[u8]) -> Vec<u8> {
     path
 }
 
-fn writer_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Writer>> {
+pub(super) fn writer_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Writer>> {
     let Some(uid) = row.get::<_, Option<u32>>(first)? else {
         return Ok(None);
     };

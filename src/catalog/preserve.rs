@@ -16,9 +16,9 @@ use super::rows::{Rows, get_hash, get_u64};
 use crate::types::{ContentHash, FileId, IncomingId, InodeKey, Loss};
 
 /// `version.kept` of a content that is an object, or will be.
-const OBJECT: u8 = 1;
+pub(super) const OBJECT: u8 = 1;
 /// `version.kept` of a content that is the beginning of the next version's.
-const PREFIX: u8 = 2;
+pub(super) const PREFIX: u8 = 2;
 
 /// A file and the number of one of its versions.
 pub type VersionKey = (FileId, u32);

@@ -189,6 +189,19 @@ impl Guard {
         }
         guard.node_at(side, here, Want::List, at)
     }
+
+    /// Whether a name may be seen that a change gave, took away or left: its directory may be listed as it was
+    /// before or after.
+    pub(super) fn name_at(
+        &mut self,
+        side: &Reader,
+        path: &[u8],
+        at: Seq,
+    ) -> Result<bool, CatalogError> {
+        let parent = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
+        let (dir, before) = (&path[..parent], Seq(at.0.saturating_sub(1)));
+        Ok(self.listing_at(side, dir, at)? || self.listing_at(side, dir, before)?)
+    }
 }
 
 impl UserGuard {

@@ -3,7 +3,7 @@
 //! Owns the position in it. Each page is a short read of its own, so that following the log for days
 //! keeps nothing back.
 
-use crate::catalog::{CatalogError, ChangeInfo, Reader};
+use crate::catalog::{CatalogError, ChangeInfo, Reader, is_below};
 use crate::query::access::Want;
 use crate::query::records::{ChangeRecord, Users};
 use crate::query::request::{FromPathField, PathField};
@@ -51,12 +51,7 @@ impl Position {
 
     fn concerns(&self, change: &ChangeInfo) -> bool {
         let paths = [&change.path, &change.from_path];
-        paths.into_iter().flatten().any(|path| {
-            self.path.is_empty()
-                || path
-                    .strip_prefix(&*self.path)
-                    .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-        })
+        paths.into_iter().flatten().any(|path| is_below(path, &self.path))
     }
 }
 
@@ -93,8 +88,11 @@ impl Query<'_, '_> {
         ids: Ids,
         users: &Users,
     ) -> Result<Option<ChangeRecord>, CatalogError> {
-        let path = self.visible_path(change.path, change.seq)?;
-        let from_path = self.visible_path(change.from_path, change.seq)?;
+        let mut visible = |path: Option<Vec<u8>>| -> Result<Option<Vec<u8>>, CatalogError> {
+            let Some(path) = path else { return Ok(None) };
+            Ok(self.guard.name_at(self.side, &path, change.seq)?.then_some(path))
+        };
+        let (path, from_path) = (visible(change.path)?, visible(change.from_path)?);
         if path.is_none() && from_path.is_none() {
             return Ok(None);
         }
@@ -117,22 +115,5 @@ impl Query<'_, '_> {
             sha256,
             writer: change.writer.as_ref().map(|writer| users.record(writer)),
         }))
-    }
-
-    /// A path, if its directory may be listed as it was around the change.
-    fn visible_path(
-        &mut self,
-        path: Option<Vec<u8>>,
-        seq: Seq,
-    ) -> Result<Option<Vec<u8>>, CatalogError> {
-        let Some(path) = path else {
-            return Ok(None);
-        };
-        let parent = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
-        let before = Seq(seq.0.saturating_sub(1));
-        let dir = &path[..parent];
-        let seen = self.guard.listing_at(self.side, dir, seq)?
-            || self.guard.listing_at(self.side, dir, before)?;
-        Ok(seen.then_some(path))
     }
 }

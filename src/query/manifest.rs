@@ -4,88 +4,18 @@
 
 use std::io;
 
-use crate::catalog::Descend;
-use crate::catalog::{NodeInfo, Reader, When};
-use crate::query::access::{Guard, Want};
+use crate::catalog::NodeInfo;
 use crate::query::records::ManifestRecord;
 use crate::query::request::PathField;
-use crate::types::{FileId, Kind};
+use crate::types::Kind;
 
 use super::{Answer, Ids, Query, QueryError};
 
 impl Query<'_, '_> {
     /// The regular files at and below a path that the asker may read.
     pub(super) fn manifest(&mut self, path: &[u8], at_ns: Option<i64>) -> Result<(), QueryError> {
-        let when = match at_ns {
-            None => When::Now,
-            Some(ns) => When::At(self.main.seq_at(ns)?.ok_or(QueryError::TooEarly)?),
-        };
-        let ids = self.ids()?;
-        let top = self.top(path, when)?;
-        if top.kind != Kind::Dir {
-            return Ok(write(self.answer, ids, path, &top)?);
-        }
-        let prefix_length = path.len();
-        let mut whole = path.to_vec();
-        let (side, guard, answer) = (&*self.side, &mut *self.guard, &mut *self.answer);
-        self.main.walk(top.id, when, |below, node| {
-            whole.truncate(prefix_length);
-            if prefix_length > 0 {
-                whole.push(b'/');
-            }
-            whole.extend_from_slice(below);
-            let want = match node.kind {
-                Kind::Dir => Want::List,
-                Kind::File => Want::Read,
-                _ => return Ok(Descend::No),
-            };
-            if !may(guard, side, when, &whole, node.id, want)? {
-                return Ok(Descend::No);
-            }
-            write(answer, ids, &whole, node)?;
-            Ok(Descend::Yes)
-        })
-    }
-
-    /// What a path leads to, if the asker may see it.
-    pub(super) fn top(&mut self, path: &[u8], when: When) -> Result<NodeInfo, QueryError> {
-        let not_found = || QueryError::NotFound { path: path.into() };
-        let found = self.main.resolve(path, when)?;
-        let node = match found {
-            Some(id) => self.main.node(id, when)?,
-            None => None,
-        };
-        let want = match &node {
-            Some(node) if node.kind == Kind::Dir => Want::List,
-            _ => Want::Read,
-        };
-        match (&node, when) {
-            (Some(node), When::At(at)) => {
-                let parent = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
-                if !self.guard.listing_at(self.side, &path[..parent], at)?
-                    || !self.guard.node_at(self.side, node.id, want, at)?
-                {
-                    return Err(QueryError::Denied { what: super::shown(path) });
-                }
-            }
-            _ => self.require(path, want)?,
-        }
-        node.ok_or_else(not_found)
-    }
-}
-
-/// Whether something that a walk came by may be seen.
-fn may(
-    guard: &mut Guard,
-    side: &Reader,
-    when: When,
-    path: &[u8],
-    id: FileId,
-    want: Want,
-) -> Result<bool, QueryError> {
-    match when {
-        When::Now => Ok(guard.live_path(path, want)),
-        When::At(at) => Ok(guard.node_at(side, id, want, at)?),
+        let (ids, when) = (self.ids()?, self.when(at_ns)?);
+        self.walk(path, when, |answer, _, path, node| Ok(write(answer, ids, path, node)?))
     }
 }
 

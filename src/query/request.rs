@@ -12,6 +12,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::filter::SearchFilter;
+use super::reports::usage::UsageQuery;
 use super::verify::VerifyRequest;
 use crate::types::Seq;
 
@@ -126,6 +127,36 @@ pub enum Request {
         /// As of when, in nanoseconds since 1970; now if left out.
         #[serde(default)]
         at_ns: Option<i64>,
+    },
+    /// How much is in a directory.
+    Usage {
+        /// Which.
+        #[serde(flatten)]
+        path: PathField,
+        /// What of it.
+        #[serde(flatten)]
+        query: UsageQuery,
+    },
+    /// Files that have the same content.
+    Duplicates {
+        /// At and below what.
+        #[serde(flatten)]
+        path: PathField,
+        /// Of so many bytes at least.
+        min_size: u64,
+        /// Contents at most.
+        limit: usize,
+    },
+    /// Who wrote the most.
+    Writers {
+        /// At and below what.
+        #[serde(flatten)]
+        path: PathField,
+        /// Since when, in nanoseconds since 1970; ever if left out.
+        #[serde(default)]
+        since_ns: Option<i64>,
+        /// Users and programs at most.
+        limit: usize,
     },
     /// What is in a directory, by name.
     Tree {

@@ -157,10 +157,12 @@ impl Client<'_, '_> {
             Request::Log { .. }
             | Request::Cat { .. }
             | Request::Blame { .. }
+            | Request::Usage { .. }
+            | Request::Writers { .. }
             | Request::Tree { .. } => {
                 host.settle_soon();
             }
-            Request::Manifest { .. } => host.settle(),
+            Request::Manifest { .. } | Request::Duplicates { .. } => host.settle(),
             Request::Mark { path, version, mark } => {
                 return self.mark(&path.0, version.as_deref(), mark);
             }

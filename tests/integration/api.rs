@@ -6,6 +6,7 @@ mod gateway;
 mod live;
 mod mcp;
 mod page;
+mod reports;
 
 use std::path::PathBuf;
 use std::process::Command;
