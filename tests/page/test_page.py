@@ -411,6 +411,27 @@ def watching(page):
     page.clean()
 
 
+def spacious(page):
+    page.write("twice/one", "the same bytes" * 1000)
+    page.write("twice/two", "the same bytes" * 1000)
+    page.open("", "?view=space")
+    wait("the sums", lambda: "folders" in page.text("#space-sum"))
+    assert "twice" in page.text("#space-entries tbody"), page.text("#space-entries")
+    assert "python3, root" in page.text("#space-writers tbody"), page.text("#space-writers")
+    page.one("#space-look").click()
+    wait("the duplicates", lambda: "13.7 KiB could be freed" in page.text("#space-twice"))
+    assert "/twice" in page.text("#space-twice a"), page.text("#space-twice a")
+    page.shot("space")
+    page.driver.execute_script(
+        "const s = document.getElementById('space-span'); s.value = '1d'; s.dispatchEvent(new Event('change'));"
+    )
+    wait("what has grown", lambda: "+27.3 KiB" in page.text("#space-entries tbody"))
+    page.shot("space-grown")
+    next(link for link in page.all("#space-entries a") if "twice" in link.text).click()
+    wait("the folder", lambda: "Space in" in page.text("h1") and "one" in page.text("#space-entries tbody"))
+    page.clean()
+
+
 def healthy(page):
     page.open("", "?view=health")
     page.shows("#state", "All is well")
@@ -510,6 +531,7 @@ def phone(page):
         "diff": ("/docs/report.txt", "?view=file&version=3&from=1"),
         "search": ("", "?view=search&q=txt&deleted=1"),
         "activity": ("", "?view=activity"),
+        "space": ("", "?view=space"),
         "health": ("", "?view=health"),
     }
     for name, (path, query) in views.items():
@@ -535,6 +557,7 @@ TESTS = (
     rewinding,
     searching,
     watching,
+    spacious,
     healthy,
     keyboard,
     odd_names,

@@ -104,7 +104,7 @@ export async function health(main, _route, signal) {
   const cards = el("div", { class: "cards" });
   const banner = el("div");
   const figure = el("div");
-  main.replaceChildren(el("h1", { tabindex: -1 }, "Space and health"), banner, figure, cards);
+  main.replaceChildren(el("h1", { tabindex: -1 }, "Health"), banner, figure, cards);
 
   async function compare(event) {
     event.currentTarget.disabled = true;
@@ -140,7 +140,7 @@ export async function health(main, _route, signal) {
         ]),
       ),
       card(
-        "Space",
+        "Contents",
         facts([
           ["Names", count(status.entries)],
           ["Versions", count(status.versions)],

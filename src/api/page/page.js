@@ -13,9 +13,10 @@ import { ask } from "./key.js";
 import { last, show as text } from "./path.js";
 import { here, href } from "./route.js";
 import { search, searchField } from "./search.js";
+import { space } from "./space.js";
 
-const VIEWS = { "": browse, file, search, activity, health };
-const TITLES = { search: "Search", activity: "Activity", health: "Space and health" };
+const VIEWS = { "": browse, file, search, activity, space, health };
+const TITLES = { search: "Search", activity: "Activity", space: "Space", health: "Health" };
 
 const main = document.getElementById("main");
 const field = document.getElementById("q");
@@ -28,6 +29,7 @@ function links(route) {
   const entries = [
     ["", "Files", {}],
     ["activity", "Activity", { view: "activity" }],
+    ["space", "Space", { view: "space" }],
     ["health", "Health", { view: "health" }],
   ];
   nav.replaceChildren(
