@@ -18,6 +18,7 @@ mod cat;
 mod changes;
 mod diff;
 mod key;
+mod label;
 mod log;
 mod manifest;
 mod mark;
@@ -107,6 +108,8 @@ enum Command {
     Pin(mark::Pin),
     Unpin(mark::Unpin),
     Note(mark::Note),
+    Label(label::Label),
+    Collection(label::Collection),
     Prune(prune::Prune),
     Reconcile(reconcile::Reconcile),
     Verify(verify::Verify),
@@ -194,6 +197,8 @@ fn run(args: Args) -> anyhow::Result<Outcome> {
         Command::Pin(command) => command.run(&mut context),
         Command::Unpin(command) => command.run(&mut context),
         Command::Note(command) => command.run(&mut context),
+        Command::Label(command) => command.run(&mut context),
+        Command::Collection(command) => command.run(&mut context),
         Command::Prune(command) => command.run(&mut context),
         Command::Reconcile(command) => command.run(&mut context),
         Command::Verify(command) => command.run(&mut context),

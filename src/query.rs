@@ -13,6 +13,7 @@ mod changes;
 mod content;
 pub mod filter;
 mod history;
+pub mod labels;
 mod manifest;
 mod mark;
 mod prune;
@@ -138,6 +139,24 @@ pub enum QueryError {
     /// The time is before the beginning.
     #[error("nothing was catalogued at that time yet")]
     TooEarly,
+    /// The catalog has no such file, or none that the asker may read.
+    #[error("there is no file with the identity {id}")]
+    NoFile {
+        /// Which.
+        id: Uuid,
+    },
+    /// There is no such collection, or none that the asker may see.
+    #[error("there is no collection `{name}`")]
+    NoCollection {
+        /// Which.
+        name: String,
+    },
+    /// This cannot be said of a file.
+    #[error("{reason}")]
+    BadLabel {
+        /// Why not.
+        reason: String,
+    },
     /// This machine has no such user.
     #[error("there is no user `{name}`")]
     NoUser {
@@ -200,9 +219,11 @@ impl QueryError {
     /// What kind of trouble it is, and its words.
     pub fn to_failure(&self) -> Failure {
         let code = match self {
-            Self::NotFound { .. } | Self::TooEarly | Self::NoVersion { .. } => {
-                FailureCode::NotFound
-            }
+            Self::NotFound { .. }
+            | Self::TooEarly
+            | Self::NoVersion { .. }
+            | Self::NoFile { .. }
+            | Self::NoCollection { .. } => FailureCode::NotFound,
             Self::Content(
                 ContentError::Lost(_) | ContentError::TakenBack | ContentError::NoStore,
             ) => FailureCode::NotKept,
@@ -212,7 +233,7 @@ impl QueryError {
             | Self::Nobody => FailureCode::BadRequest,
             Self::NotAFile { .. } | Self::NotADirectory { .. } => FailureCode::WrongKind,
             Self::Denied { .. } => FailureCode::Denied,
-            Self::Glob(_) => FailureCode::BadRequest,
+            Self::Glob(_) | Self::BadLabel { .. } => FailureCode::BadRequest,
             Self::NotRunning => FailureCode::NotRunning,
             Self::Capped { .. } => FailureCode::Capped,
             Self::Host(_) | Self::Catalog(_) | Self::Sink(_) | Self::Content(_) | Self::Plan(_) => {
@@ -368,6 +389,13 @@ fn answer_request(
         }
         Request::Writers { path, since_ns, limit } => query.writers(&path.0, *since_ns, *limit),
         Request::Search { path, filter } => query.search(&path.0, filter, None),
+        Request::File { path } => query.file(&path.0),
+        Request::FileWith { file_id } => query.file_with(*file_id),
+        Request::Tags { path, after, limit } => query.tags(&path.0, after, *limit),
+        Request::Collections { path, after, limit } => {
+            query.collections(&path.0, after, *limit, None)
+        }
+        Request::Collection { name } => query.collection(name, None),
         Request::Changes { path, since, limit, .. } => {
             let mut position = Position::new(query.main, path, *since, *limit)?;
             while query.changes(&mut position)? > 0 {}
@@ -398,6 +426,9 @@ fn answer_request(
         | Request::BringBack { .. }
         | Request::Verify(_)
         | Request::Prune { .. }
-        | Request::Mark { .. } => Err(QueryError::NotRunning),
+        | Request::Mark { .. }
+        | Request::Label { .. }
+        | Request::Collect { .. }
+        | Request::Forget { .. } => Err(QueryError::NotRunning),
     }
 }

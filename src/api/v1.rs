@@ -30,6 +30,7 @@ use super::problem::Problem;
 use crate::clock::now_ns;
 use crate::timespec;
 pub(super) use replies::Replies;
+pub(super) use search::tags;
 
 /// Records of one page, if nobody says how many.
 const PAGE: usize = 100;

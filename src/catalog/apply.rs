@@ -51,6 +51,8 @@ pub(super) fn apply(rows: &mut Rows<'_>, event: &Event) -> rusqlite::Result<()> 
         Op::Adopted { hash, size } => this.rows.insert_object(*hash, *size, event.time_ns),
         Op::Pin { version, pin } => this.pin(*version, *pin),
         Op::Note { version, text } => this.note(*version, text),
+        Op::Label { file, change } => this.label(*file, change),
+        Op::Collect { name, change } => this.collect(name, change),
         Op::Pruned { outcome } => this.rows.set_last_prune(outcome),
         Op::End { session, left } => {
             this.end_session(*session, *left);
@@ -155,6 +157,10 @@ impl Apply<'_, '_> {
         let file = match ended {
             Some(mut file) => {
                 self.rows.insert_past_xattrs(file.id, &Xattrs::default())?;
+                if file.uid != inode.attr.uid {
+                    // What was said of it was for those who could read it then.
+                    self.unlabel(file.id)?;
+                }
                 file.ended = None;
                 file.links = 1;
                 file.key = inode.key;

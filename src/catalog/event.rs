@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use super::packing::{Amount, Survey};
-use super::{LastPrune, VersionKey};
+use super::{CollectionChange, LabelChange, LastPrune, VersionKey};
 use crate::types::{
-    ContentHash, IncomingId, Inode, InodeKey, Loss, Name, Origin, SessionId, Writer, Xattrs,
+    ContentHash, FileId, IncomingId, Inode, InodeKey, Loss, Name, Origin, SessionId, Writer, Xattrs,
 };
 
 /// One thing that happened, with when and by whom.
@@ -268,6 +268,20 @@ pub enum Op {
         version: VersionKey,
         /// What; nothing takes back what was said.
         text: Box<str>,
+    },
+    /// Somebody says something of a file.
+    Label {
+        /// Of which.
+        file: FileId,
+        /// What.
+        change: LabelChange,
+    },
+    /// Somebody changes a collection.
+    Collect {
+        /// Which.
+        name: Box<str>,
+        /// How.
+        change: CollectionChange,
     },
     /// History was pruned, or would have been.
     Pruned {

@@ -71,7 +71,7 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    fn uid(&self) -> u32 {
+    pub(super) fn uid(&self) -> u32 {
         self.writer.map_or(0, |writer| writer.uid)
     }
 }

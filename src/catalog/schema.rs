@@ -224,6 +224,43 @@ CREATE TABLE device (
     file INTEGER PRIMARY KEY,
     rdev INTEGER NOT NULL
 ) STRICT;
+", "
+-- What people say of files: tags, and a text by each of a few names.
+CREATE TABLE tag (
+    tag TEXT NOT NULL,
+    file INTEGER NOT NULL,
+    time_ns INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    PRIMARY KEY (tag, file)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tag_by_file ON tag (file);
+CREATE TABLE label (
+    file INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    text TEXT NOT NULL,
+    time_ns INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    PRIMARY KEY (file, name)
+) STRICT, WITHOUT ROWID;
+
+-- Files that people have put together.
+CREATE TABLE collection (
+    id INTEGER PRIMARY KEY,
+    uuid BLOB NOT NULL UNIQUE,
+    name TEXT NOT NULL UNIQUE,
+    description TEXT NOT NULL,
+    created_ns INTEGER NOT NULL,
+    updated_ns INTEGER NOT NULL,
+    uid INTEGER NOT NULL
+) STRICT;
+CREATE TABLE collected (
+    collection INTEGER NOT NULL,
+    file INTEGER NOT NULL,
+    time_ns INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    PRIMARY KEY (collection, file)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX collected_by_file ON collected (file);
 "];
 
 /// The newest schema this program knows.
@@ -368,7 +405,8 @@ mod tests {
             let columns = "SELECT count(*) FROM pragma_table_info('version') WHERE name = 'kept'";
             let found: i64 = db.query_row(columns, [], |row| row.get(0)).unwrap();
             assert_eq!(found, 1, "from schema {taken}");
-            let marks = "SELECT (SELECT count(*) FROM pin) + (SELECT count(*) FROM note)";
+            let marks = "SELECT (SELECT count(*) FROM pin) + (SELECT count(*) FROM note)
+                         + (SELECT count(*) FROM tag) + (SELECT count(*) FROM collected)";
             let found: i64 = db.query_row(marks, [], |row| row.get(0)).unwrap();
             assert_eq!(found, 0, "from schema {taken}");
         }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use crate::clock::now_ns;
-use crate::query::filter::{Cursor, Names, Pattern, SearchFilter};
+use crate::query::filter::{Cursor, Detail, Names, Pattern, SearchFilter};
 use crate::query::records::SearchRecord;
 use crate::query::request::{PathField, QueryField, Request};
 use crate::sizespec::Size;
@@ -50,6 +50,12 @@ pub(super) struct Search {
     /// Only what is a file, dir, symlink, fifo, socket, char-device or block-device
     #[arg(long, value_name = "KIND", value_parser = kind)]
     kind: Option<Kind>,
+    /// Only files that have this tag; may be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Only files of this collection
+    #[arg(long, value_name = "NAME")]
+    collection: Option<String>,
     /// Go on after the record with this `cursor`, as `--json` shows it
     #[arg(long, value_name = "CURSOR")]
     after: Option<Cursor>,
@@ -78,6 +84,9 @@ impl Search {
                 by: self.by,
                 sha256: self.sha256,
                 kind: self.kind,
+                tags: self.tags,
+                collection: self.collection,
+                detail: Detail::Usual,
                 limit: self.limit,
                 after: self.after,
             },

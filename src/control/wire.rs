@@ -149,8 +149,11 @@ impl io::Read for Receiver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::LabelChange;
     use crate::query::filter::SearchFilter;
-    use crate::query::request::{FailureCode, Follow, Mark, PathField, PruneCap, PruneMode, Wait};
+    use crate::query::request::{
+        Collect, FailureCode, Follow, Mark, PathField, PruneCap, PruneMode, Wait,
+    };
     use crate::types::Seq;
     use proptest::prelude::*;
 
@@ -197,6 +200,16 @@ mod tests {
                 path: PathField(b"f".to_vec()),
                 version: Some("3".into()),
                 mark: Mark::Note("text".into()),
+            },
+            Request::Label {
+                path: PathField(b"f".to_vec()),
+                change: LabelChange { add_tags: vec!["a".into()], ..LabelChange::default() },
+            },
+            Request::FileWith { file_id: uuid::Uuid::nil() },
+            Request::Collections { path: PathField::default(), after: "a".into(), limit: 1 },
+            Request::Collect {
+                name: "c".into(),
+                what: Collect { add: vec![PathField(b"\xff".to_vec())], ..Collect::default() },
             },
         ];
         for request in requests {

@@ -11,7 +11,7 @@ use super::backups::{self, Failure};
 use super::reconciler::Asker;
 use super::restorer::Restorer;
 use super::verify;
-use crate::catalog::{Catalog, VersionKey};
+use crate::catalog::{Catalog, CollectionChange, LabelChange, VersionKey};
 use crate::causes::with_causes;
 use crate::config::{Access, Disk, MountConfig, Repeat};
 use crate::fs::{
@@ -27,7 +27,7 @@ use crate::query::status::{
 };
 use crate::query::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
 use crate::restore::Tree;
-use crate::types::{Seq, Writer};
+use crate::types::{FileId, Seq, Writer};
 
 /// The mount, for the socket.
 #[derive(Debug)]
@@ -193,6 +193,14 @@ impl Host for MountHost {
             request::Mark::Note(text) => Mark::Note(text.as_str().into()),
         };
         self.fs.mark(version, mark, by).map_err(|error| with_causes(&error))
+    }
+
+    fn label(&self, file: FileId, change: LabelChange, by: Writer) {
+        self.fs.label(file, change, by);
+    }
+
+    fn collect(&self, name: &str, change: CollectionChange, by: Writer) {
+        self.fs.collect(name, change, by);
     }
 }
 

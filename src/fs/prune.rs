@@ -1,4 +1,4 @@
-//! Pruning history as the policy says, and what people want of single versions.
+//! Pruning history as the policy says, and what people say of versions and files.
 //!
 //! Owns the run: plan in one state of the catalog, check the cap, and then give contents up, a few at a
 //! time. A run that is broken off, by a crash or in order, has given up some
@@ -13,10 +13,12 @@ use jiff::tz::TimeZone;
 use super::Fs;
 use super::keeper::{GiveUpError, Untold};
 use crate::catalog::event::{Op, Pin};
-use crate::catalog::{CatalogError, FileHistory, LastPrune, Reader, Source, VersionKey};
+use crate::catalog::{
+    CatalogError, CollectionChange, FileHistory, LabelChange, LastPrune, Reader, Source, VersionKey,
+};
 use crate::pruning::{Judge, Plan, Scope, Step, Verdict};
 use crate::retention::CapError;
-use crate::types::{InodeKey, Loss, Writer};
+use crate::types::{FileId, InodeKey, Loss, Writer};
 
 /// Contents given up before anybody else may come in between.
 const AT_ONCE: usize = 64;
@@ -217,6 +219,18 @@ impl Fs {
         }
         self.catalog.barrier();
         Ok(())
+    }
+
+    /// Says something of a file, for somebody who may.
+    pub fn label(&self, file: FileId, change: LabelChange, by: Writer) {
+        self.push(Some(Arc::new(by)), Op::Label { file, change });
+        self.catalog.barrier();
+    }
+
+    /// Changes a collection, for somebody who may.
+    pub fn collect(&self, name: &str, change: CollectionChange, by: Writer) {
+        self.push(Some(Arc::new(by)), Op::Collect { name: name.into(), change });
+        self.catalog.barrier();
     }
 
     /// Where the bytes of a version are, as everything pushed so far has it.

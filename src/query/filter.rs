@@ -50,6 +50,15 @@ pub struct SearchFilter {
     /// What has the name.
     #[serde(default)]
     pub kind: Option<Kind>,
+    /// Tags that a file has, all of them.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// The collection that a file is in.
+    #[serde(default)]
+    pub collection: Option<String>,
+    /// Whether everything is told of files.
+    #[serde(default)]
+    pub detail: Detail,
     /// At most so many.
     #[serde(default)]
     pub limit: Option<u64>,
@@ -73,6 +82,11 @@ impl SearchFilter {
     /// Whether it is as large as it should be; only regular files have a size.
     pub(super) fn fits_size(&self, kind: Kind, size: u64) -> bool {
         self.size.as_ref().is_none_or(|range| kind == Kind::File && range.contains(&size))
+    }
+
+    /// Whether labels count.
+    pub(super) fn has_labels(&self) -> bool {
+        !self.tags.is_empty() || self.collection.is_some()
     }
 
     /// Whether times count.
@@ -105,6 +119,17 @@ pub enum Pattern {
     Substring,
     /// It is a glob over the path, or over the last name if it has no slash.
     Glob,
+}
+
+/// How much is told of what is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Detail {
+    /// What every record has.
+    #[default]
+    Usual,
+    /// Also versions, times and labels of files that the asker may read.
+    Whole,
 }
 
 /// Which names are searched.

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::filter::Cursor;
+use super::labels::FileDetails;
 use super::request::{FromPathField, NameField, PathField};
 use super::status::PruneTotals;
 use crate::catalog::backup::Rebuilt;
@@ -188,6 +189,9 @@ pub struct SearchRecord {
     pub file_id: Uuid,
     /// When the name went away; null if it has not.
     pub deleted: Option<String>,
+    /// What else is known of a file that the caller may read, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<FileDetails>,
     /// Where a search goes on that is to find what comes after this.
     #[serde(default)]
     #[schema(value_type = Option<String>)]

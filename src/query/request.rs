@@ -10,10 +10,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
+use uuid::Uuid;
 
 use super::filter::SearchFilter;
 use super::reports::usage::UsageQuery;
 use super::verify::VerifyRequest;
+use crate::catalog::LabelChange;
 use crate::types::Seq;
 
 /// Defines a newtype of bytes that is two JSON fields when flattened into a struct.
@@ -229,6 +231,62 @@ pub enum Request {
         /// How.
         mark: Mark,
     },
+    /// What is known of a file, with what is said of it.
+    File {
+        /// Which.
+        #[serde(flatten)]
+        path: PathField,
+    },
+    /// The same of a file by its identity.
+    FileWith {
+        /// Which.
+        file_id: Uuid,
+    },
+    /// To say something of a file.
+    Label {
+        /// Of which.
+        #[serde(flatten)]
+        path: PathField,
+        /// What.
+        change: LabelChange,
+    },
+    /// The tags that files have.
+    Tags {
+        /// Of files at and below this path.
+        #[serde(flatten)]
+        path: PathField,
+        /// What comes after this tag.
+        after: String,
+        /// At most so many.
+        limit: u64,
+    },
+    /// The collections that have files.
+    Collections {
+        /// At and below this path.
+        #[serde(flatten)]
+        path: PathField,
+        /// What comes after this name.
+        after: String,
+        /// At most so many.
+        limit: u64,
+    },
+    /// One of them.
+    Collection {
+        /// Which.
+        name: String,
+    },
+    /// To make a collection, or change it.
+    Collect {
+        /// Which.
+        name: String,
+        /// How.
+        what: Collect,
+    },
+    /// To take a collection away; its files stay.
+    Forget {
+        /// Which.
+        name: String,
+    },
     /// To compare the backing directory with the catalog.
     Reconcile {
         /// Whether to report until it is done.
@@ -268,6 +326,20 @@ pub enum Mark {
     Unpin,
     /// That this is said of it; nothing takes back what was said.
     Note(String),
+}
+
+/// What becomes of a collection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collect {
+    /// What it is; as it was if left out.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// It gets these.
+    #[serde(default)]
+    pub add: Vec<PathField>,
+    /// It loses these.
+    #[serde(default)]
+    pub remove: Vec<PathField>,
 }
 
 /// What happens at the end of the log.

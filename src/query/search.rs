@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use crate::catalog::{Gone, LiveNames, NodeInfo, Reader, When};
 use crate::query::access::{Guard, Want};
-use crate::query::filter::{Cursor, Matcher, Names, SearchFilter};
+use crate::query::filter::{Cursor, Detail, Matcher, Names, SearchFilter};
+use crate::query::labels::FileDetails;
 use crate::query::records::{SearchRecord, Users};
 use crate::query::request::PathField;
 use crate::timespec::rfc3339;
-use crate::types::{Kind, Seq, Writer};
+use crate::types::{FileId, Kind, Seq, Writer};
 
 use super::{Answer, Ids, Query, QueryError};
 
@@ -37,6 +38,8 @@ struct Search<'s, 'a> {
     matcher: Arc<Matcher>,
     /// The path of the directory that is searched, with a slash unless it is the root.
     prefix: Vec<u8>,
+    /// The files that have the labels that are asked for, in the order of their numbers.
+    labelled: Option<Vec<FileId>>,
     /// The user that is meant by the name or number of whoever wrote.
     by_uid: Option<u32>,
     ids: Ids,
@@ -63,6 +66,10 @@ impl Query<'_, '_> {
             filter,
             matcher: Arc::new(Matcher::new(filter)?),
             prefix,
+            labelled: match filter.has_labels() {
+                true => Some(self.side.labelled(&filter.tags, filter.collection.as_deref())?),
+                false => None,
+            },
             by_uid: filter.by.as_ref().and_then(|by| Users::read().number_of(by)),
             ids: self.ids()?,
             guard: &mut *self.guard,
@@ -105,7 +112,7 @@ impl Search<'_, '_> {
             return Ok(());
         }
         let readable = node.kind == Kind::File && self.guard.live_path(path, Want::Read);
-        self.write(path, node, None, readable, cursor)
+        self.write(side, path, node, None, readable, cursor)
     }
 
     fn gone(&mut self, side: &Reader, gone: &Gone) -> Result<(), Stop> {
@@ -116,7 +123,9 @@ impl Search<'_, '_> {
         let Some(node) = side.node(gone.file, When::Now)? else { return Ok(()) };
         let fits = self.filter.fits_name(&gone.key.name, node.kind)
             && self.filter.fits_size(node.kind, node.size);
-        if !fits {
+        let is_labelled =
+            self.labelled.as_ref().is_none_or(|files| files.binary_search(&gone.file).is_ok());
+        if !fits || !is_labelled {
             return Ok(());
         }
         let time_ns = side.time_of(gone.ended)?;
@@ -132,7 +141,7 @@ impl Search<'_, '_> {
         }
         let readable = self.guard.node_at(side, node.id, Want::Read, before)?;
         let cursor = Cursor::Gone(gone.key.clone(), gone.from);
-        self.write(path, &node, Some(rfc3339(time_ns)), readable, cursor)
+        self.write(side, path, &node, Some(rfc3339(time_ns)), readable, cursor)
     }
 
     /// Whether a writer is the one that is asked for, by user or by program.
@@ -145,6 +154,7 @@ impl Search<'_, '_> {
 
     fn write(
         &mut self,
+        side: &Reader,
         path: &[u8],
         node: &NodeInfo,
         deleted: Option<String>,
@@ -153,9 +163,13 @@ impl Search<'_, '_> {
     ) -> Result<(), Stop> {
         // Nobody learns by guessing what he may not read.
         let sha256 = node.hash.filter(|_| readable);
-        if !self.filter.fits_digest(sha256) {
+        if !self.filter.fits_digest(sha256) || (self.labelled.is_some() && !readable) {
             return Ok(());
         }
+        let details = match self.filter.detail {
+            Detail::Whole if readable => Some(FileDetails::read(side, node)?),
+            _ => None,
+        };
         let is_enough = |limit| self.answer.records() >= limit;
         if self.filter.limit.is_some_and(is_enough) {
             return Err(Stop::Enough);
@@ -168,6 +182,7 @@ impl Search<'_, '_> {
             sha256,
             file_id: self.ids.uuid(node.id),
             deleted,
+            details,
             cursor: Some(cursor),
         })?;
         match self.filter.limit.is_some_and(|limit| self.answer.records() >= limit) {

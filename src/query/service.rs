@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use super::access::Guard;
 use super::records::{ContentRecord, Outcome, PruneTotalRecord, RestoreRecord, SyncRecord};
-use super::request::{BringBack, End, Follow, Mark, PruneCap, PruneMode, Request, Run, Wait};
+use super::request::{
+    BringBack, Collect, End, Follow, Mark, PruneCap, PruneMode, Request, Run, Wait,
+};
 use super::status::{Host, SpaceRecord, StatusRecord};
 use super::verify::{VerifyRecord, VerifyRequest};
 use super::{Answer, Position, PruneRecords, Query, QueryError, Sink, answer_request};
-use crate::catalog::{Catalog, CatalogError, FileHistory};
+use crate::catalog::{Catalog, CatalogError, CollectionChange, FileHistory, LabelChange};
 use crate::content::{Content, Contents};
 use crate::pruning::{Scope, Verdict};
 use crate::restore::{Action, Means, Step, carry_out};
@@ -166,6 +168,9 @@ impl Client<'_, '_> {
             Request::Mark { path, version, mark } => {
                 return self.mark(&path.0, version.as_deref(), mark);
             }
+            Request::Label { path, change } => return self.label(&path.0, change),
+            Request::Collect { name, what } => return self.collect(name, what),
+            Request::Forget { name } => return self.forget(name),
             Request::Changes { path, since, follow: Follow::Yes, limit } => {
                 let catalog = &self.service.catalog;
                 let position =
@@ -175,12 +180,16 @@ impl Client<'_, '_> {
             _ => {}
         }
         self.service.catalog.barrier();
-        let service = self.service;
+        let (service, by) = (self.service, self.by);
         let contents = service.contents();
         self.query(|query| match request {
             Request::Search { path, filter } => {
                 query.search(&path.0, filter, Some(service.catalog.names()))
             }
+            Request::Collections { path, after, limit } => {
+                query.collections(&path.0, after, *limit, Some(&by.identity))
+            }
+            Request::Collection { name } => query.collection(name, Some(&by.identity)),
             _ => answer_request(query, &contents, request),
         })
     }
@@ -279,10 +288,38 @@ impl Client<'_, '_> {
         self.service.catalog.barrier();
         let by = self.by;
         let version = self.query(|query| query.markable(path, name, &by.identity))?;
-        let (uid, gid) = (by.identity.uid, by.identity.gid);
-        let by = Writer { uid, gid, pid: by.pid, comm: Box::default() };
-        host.mark(version, mark, by).map_err(QueryError::Host)?;
+        host.mark(version, mark, self.writer()).map_err(QueryError::Host)?;
         self.query(|query| query.marked(path, version))
+    }
+
+    /// Whoever asks, as the catalog notes it.
+    fn writer(&self) -> Writer {
+        let Actor { identity, pid } = self.by;
+        Writer { uid: identity.uid, gid: identity.gid, pid: *pid, comm: Box::default() }
+    }
+
+    fn label(&mut self, path: &[u8], change: &LabelChange) -> Result<(), QueryError> {
+        self.service.catalog.barrier();
+        let by = self.by;
+        let file = self.query(|query| query.labellable(path, change, &by.identity))?;
+        self.service.host.label(file, change.clone(), self.writer());
+        self.query(|query| query.file(path))
+    }
+
+    fn collect(&mut self, name: &str, what: &Collect) -> Result<(), QueryError> {
+        self.service.catalog.barrier();
+        let identity = &self.by.identity;
+        let change = self.query(|query| query.collectable(name, what, identity))?;
+        self.service.host.collect(name, change, self.writer());
+        self.query(|query| query.collection(name, Some(identity)))
+    }
+
+    fn forget(&mut self, name: &str) -> Result<(), QueryError> {
+        self.service.catalog.barrier();
+        let identity = &self.by.identity;
+        self.query(|query| query.forgettable(name, identity))?;
+        self.service.host.collect(name, CollectionChange::Delete, self.writer());
+        Ok(())
     }
 
     fn reconcile(&mut self, wait: Wait) -> Result<(), QueryError> {

@@ -10,12 +10,14 @@ use utoipa::ToSchema;
 
 use super::request::{Mark, PruneCap, PruneMode, Wait};
 use super::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
-use crate::catalog::{CatalogError, FileHistory, LastPrune, Reader, VersionKey};
+use crate::catalog::{
+    CatalogError, CollectionChange, FileHistory, LabelChange, LastPrune, Reader, VersionKey,
+};
 use crate::pruning::{Scope, Verdict};
 use crate::restore::Tree;
 use crate::store::pack::PackTotals;
 use crate::timespec::rfc3339;
-use crate::types::{Seq, Writer};
+use crate::types::{FileId, Seq, Writer};
 
 /// Gets the decisions about one file: its path, its history, and the decisions, newest first.
 pub type PruneReport<'r> = dyn FnMut(&[u8], &FileHistory, &[Verdict]) -> std::io::Result<()> + 'r;
@@ -82,6 +84,12 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// Why it could not, in words for the user.
     fn mark(&self, version: VersionKey, mark: &Mark, by: Writer) -> Result<(), String>;
+
+    /// Says something of a file, for somebody who may.
+    fn label(&self, file: FileId, change: LabelChange, by: Writer);
+
+    /// Changes a collection, for somebody who may.
+    fn collect(&self, name: &str, change: CollectionChange, by: Writer);
 }
 
 /// What a prune has come to.

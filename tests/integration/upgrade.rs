@@ -122,6 +122,12 @@ impl Old {
                 assert_eq!(Some(&*sha256(content)), old["sha256"].as_str(), "{name}");
             }
         }
+        if self.schema >= 7 {
+            let labels = self.mounted.records(&["label", "papers/plan.txt"]);
+            assert_eq!(labels, self.told("labels.jsonl"));
+            let collections = self.mounted.records(&["collection", "list"]);
+            assert_eq!(collections, self.told("collections.jsonl"));
+        }
         self.assert_moments_are_there();
     }
 

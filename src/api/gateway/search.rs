@@ -42,6 +42,8 @@ pub(super) async fn search(
         names: if given.switch("include_deleted") { Names::AndDeleted } else { Names::Live },
         size: wanted.size(),
         since_ns: wanted.since_ns,
+        tags: crate::api::v1::tags(given.get("tags")),
+        collection: given.get("collection").map(str::to_owned),
         ..SearchFilter::default()
     };
     let request = Request::Search { path: PathField(prefix), filter };

@@ -8,7 +8,7 @@ use super::super::State;
 use super::super::caller::Caller;
 use super::super::problem::Problem;
 use super::{Page, Params, bad_cursor, limit, path, time};
-use crate::query::filter::{Names, Pattern, SearchFilter};
+use crate::query::filter::{Detail, Names, Pattern, SearchFilter};
 use crate::query::records::SearchRecord;
 use crate::query::request::{PathField, QueryField, Request};
 use crate::types::Kind;
@@ -45,11 +45,24 @@ pub(super) struct SearchParams {
     sha256: Option<String>,
     /// What has the name.
     kind: Option<Kind>,
+    /// Tags that a file has, all of them, with commas between them.
+    tags: Option<String>,
+    /// The collection that a file is in.
+    collection: Option<String>,
+    /// Whether labels, times and versions of files are told, too.
+    #[serde(default)]
+    details: bool,
     /// Where another answer ended.
     after: Option<String>,
     /// At most so many.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+}
+
+/// Tags with commas between them.
+pub(in crate::api) fn tags(text: Option<&str>) -> Vec<String> {
+    let tags = text.unwrap_or_default().split(',').map(str::trim);
+    tags.filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
 }
 
 /// Names that match.
@@ -80,6 +93,9 @@ pub(super) async fn search(
         by: params.by,
         sha256: params.sha256,
         kind: params.kind,
+        tags: tags(params.tags.as_deref()),
+        collection: params.collection,
+        detail: if params.details { Detail::Whole } else { Detail::Usual },
         limit: Some(limit as u64 + 1),
         after: params.after.map(|after| after.parse()).transpose().map_err(|_| bad_cursor())?,
     };

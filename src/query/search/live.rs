@@ -1,8 +1,8 @@
 //! Where the live names of a search come from.
 //!
 //! Owns the three ways to them, which find the same in the same order: the index in memory, the table of
-//! names while there is no index, and the versions if a digest is asked for. Each name that is found is
-//! looked up in the catalog, so what the index says is never taken for granted.
+//! names while there is no index, and the files themselves if a digest, a tag or a collection is asked
+//! for. Each name that is found is looked up in the catalog, so what the index says is never taken for granted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,8 +35,12 @@ impl Search<'_, '_> {
             Some(Cursor::Live(key)) => Some(key.clone()),
             None => None,
         };
+        if let Some(labelled) = self.labelled.clone() {
+            return self.names_of(side, labelled, after.as_ref());
+        }
         if let Some(prefix) = &self.filter.sha256 {
-            return self.with_digest(side, prefix, after.as_ref());
+            // There is no index of the digests of heads.
+            return self.names_of(side, side.heads_with(prefix)?, after.as_ref());
         }
         if let Some(names) = names {
             let mut search = NameSearch::new(self.query(top, after.clone()));
@@ -117,15 +121,15 @@ impl Search<'_, '_> {
         Ok(dirs)
     }
 
-    /// Finds the names of what has a digest. There is no index of the digests of heads.
-    fn with_digest(
+    /// Finds the names of files that are known.
+    fn names_of(
         &mut self,
         side: &Reader,
-        prefix: &str,
+        files: Vec<FileId>,
         after: Option<&NameKey>,
     ) -> Result<(), Stop> {
         let mut names = Vec::new();
-        for child in side.heads_with(prefix)? {
+        for child in files {
             for at in side.names_at(child, Seq(i64::MAX.cast_unsigned()))? {
                 let key = NameKey { parent: at.dir, name: at.name };
                 names.push(FoundName { key, child, kind: Kind::File, path: at.path });
@@ -147,6 +151,8 @@ impl Search<'_, '_> {
             return Ok(());
         }
         match side.live_name(name.key.parent, &name.key.name)? {
+            // The name may have come to another file since.
+            Some(node) if self.labelled.is_some() && node.id != name.child => Ok(()),
             Some(node) => self.live(side, path, &node, Cursor::Live(name.key.clone())),
             None => Ok(()),
         }

@@ -20,7 +20,7 @@ use crate::query::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
 use crate::query::{Host, Sink};
 use crate::restore::Tree;
 use crate::sys::creds::{AsUser, Identity};
-use crate::types::{ContentHash, Inode, InodeKey, Origin, Seq, SessionId, Writer};
+use crate::types::{ContentHash, FileId, Inode, InodeKey, Origin, Seq, SessionId, Writer};
 
 pub(super) const SECOND: i64 = 1_000_000_000;
 
@@ -105,6 +105,10 @@ impl Host for FakeHost {
     fn mark(&self, _: crate::catalog::VersionKey, _: &Mark, _: Writer) -> Result<(), String> {
         Ok(())
     }
+
+    fn label(&self, _: FileId, _: crate::catalog::LabelChange, _: Writer) {}
+
+    fn collect(&self, _: &str, _: crate::catalog::CollectionChange, _: Writer) {}
 }
 
 /// A served backing directory, with what a filesystem would tell the catalog of it.
