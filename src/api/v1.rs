@@ -7,6 +7,7 @@ mod changes;
 mod content;
 mod files;
 mod jobs;
+mod labels;
 mod replies;
 mod reports;
 mod restore;
@@ -69,6 +70,9 @@ pub(super) fn router() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(restore::rewind))
         .routes(routes!(restore::undo))
         .routes(routes!(restore::mark))
+        .routes(routes!(labels::labels, labels::label))
+        .routes(routes!(labels::tags))
+        .routes(routes!(labels::collections, labels::collect, labels::forget))
         .routes(routes!(jobs::reconcile_progress, jobs::reconcile))
         .routes(routes!(jobs::verify))
         .routes(routes!(jobs::prune))

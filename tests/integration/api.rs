@@ -3,6 +3,7 @@
 mod access;
 mod files;
 mod gateway;
+mod labels;
 mod live;
 mod mcp;
 mod page;
