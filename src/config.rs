@@ -59,6 +59,8 @@ pub struct MountConfig {
     pub pack_limit: Option<NonZeroUsize>,
     /// Where the HTTP API listens.
     pub api: Api,
+    /// Where it listens, too.
+    pub api_also: Vec<Api>,
     /// The user with whose eyes those see through the API who show no key and are no users of this machine.
     pub api_guest: Option<String>,
     /// Names by which the API is reached, beside addresses and `localhost`.
@@ -105,6 +107,7 @@ impl MountConfig {
             pack_after: None,
             pack_limit: None,
             api: Api::default(),
+            api_also: Vec::new(),
             api_guest: None,
             api_hosts: Vec::new(),
             attr_timeout: Duration::from_secs(1),
@@ -135,8 +138,10 @@ impl MountConfig {
         {
             *path = working_dir.join(&*path);
         }
-        if let Api::Unix(path) = &mut self.api {
-            *path = working_dir.join(&*path);
+        for api in std::iter::once(&mut self.api).chain(&mut self.api_also) {
+            if let Api::Unix(path) = api {
+                *path = working_dir.join(&*path);
+            }
         }
     }
 }

@@ -320,12 +320,8 @@ impl Daemon {
         service: Arc<Service>,
         at: &OnceLock<String>,
     ) -> anyhow::Result<Option<api::Server>> {
-        let listen = match &self.config.api {
-            Api::Off => return Ok(None),
-            Api::Usual => api::Listen::Tcp(Api::USUAL),
-            Api::Listen(address) => api::Listen::Tcp(*address),
-            Api::Unix(path) => api::Listen::Unix(path.clone()),
-        };
+        let Some(listen) = listen(&self.config.api) else { return Ok(None) };
+        let also: Vec<_> = self.config.api_also.iter().filter_map(self::listen).collect();
         let router = api::router(api::ApiConfig {
             service,
             keys: KeyFile::new(&self.state_path),
@@ -333,7 +329,7 @@ impl Daemon {
             hosts: self.config.api_hosts.clone(),
             roots: vec![self.config.mountpoint.clone(), self.config.backing.clone()],
         });
-        match api::Server::start(&listen, router) {
+        match api::Server::start(&listen, &also, &router) {
             Ok(server) => {
                 let address = server.address().map(|address| format!("http://{address}"));
                 let _ = at.set(address.unwrap_or_else(|| format!("{listen}")));
@@ -398,6 +394,15 @@ impl Daemon {
         std::thread::sleep(TICK);
         self.catalog.close(doubtful_ns.unwrap_or_else(crate::clock::now_ns));
         tracing::info!("stopped");
+    }
+}
+
+fn listen(at: &Api) -> Option<api::Listen> {
+    match at {
+        Api::Off => None,
+        Api::Usual => Some(api::Listen::Tcp(Api::USUAL)),
+        Api::Listen(address) => Some(api::Listen::Tcp(*address)),
+        Api::Unix(path) => Some(api::Listen::Unix(path.clone())),
     }
 }
 

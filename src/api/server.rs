@@ -66,11 +66,11 @@ enum Listener {
 }
 
 impl Server {
-    /// Begins to serve.
+    /// Begins to serve, at one place and at others too.
     ///
     /// # Errors
-    /// If there are no threads or no address.
-    pub fn start(listen: &Listen, router: Router) -> Result<Self, ServerError> {
+    /// If there are no threads, or an address cannot be had.
+    pub fn start(listen: &Listen, also: &[Listen], router: &Router) -> Result<Self, ServerError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(64)
@@ -78,21 +78,25 @@ impl Server {
             .enable_all()
             .build()
             .map_err(ServerError::Threads)?;
-        let at = listen.to_string();
-        let listener = runtime
-            .block_on(open(listen))
-            .map_err(|source| ServerError::Listen { at: at.clone(), source })?;
-        let address = match &listener {
-            Listener::Tcp(listener) => listener.local_addr().ok(),
-            Listener::Unix(_) => None,
-        };
-        let stop = CancellationToken::new();
-        runtime.spawn(accept(listener, router, stop.clone()));
-        tracing::info!(at = address.map_or(at, |address| address.to_string()), "serving HTTP");
-        Ok(Self { runtime: Some(runtime), stop, address })
+        let (stop, room) = (CancellationToken::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+        let mut addresses = Vec::new();
+        for listen in std::iter::once(listen).chain(also) {
+            let at = listen.to_string();
+            let listener = runtime
+                .block_on(open(listen))
+                .map_err(|source| ServerError::Listen { at: at.clone(), source })?;
+            let address = match &listener {
+                Listener::Tcp(listener) => listener.local_addr().ok(),
+                Listener::Unix(_) => None,
+            };
+            addresses.push(address);
+            runtime.spawn(accept(listener, Arc::clone(&room), router.clone(), stop.clone()));
+            tracing::info!(at = address.map_or(at, |address| address.to_string()), "serving HTTP");
+        }
+        Ok(Self { runtime: Some(runtime), stop, address: addresses[0] })
     }
 
-    /// Where it listens on the network.
+    /// Where it listens on the network first.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
@@ -137,8 +141,7 @@ fn open_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: Listener, router: Router, stop: CancellationToken) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn accept(listener: Listener, room: Arc<Semaphore>, router: Router, stop: CancellationToken) {
     loop {
         // Closed never.
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };

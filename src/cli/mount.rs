@@ -73,6 +73,8 @@ Options for -o (for each NAME=VALUE there is a variable HORACE_NAME, too):
                       on (or do not mount) [default: off]
   api=WHERE           serve the HTTP API there: ADDRESS:PORT, unix:PATH, or off [default:
                       127.0.0.1:8000 if it is free]
+  api_also=ADDRESS:PORT|unix:PATH
+                      serve it there, too; may be given several times
   api_guest=USER      let who shows no key and is no user of this machine see what USER may
   api_host=NAME       the API is reached by that name, too; may be given several times
   config=FILE         read settings from there [default: /etc/horace/horace.toml]

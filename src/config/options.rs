@@ -101,6 +101,9 @@ impl MountConfig {
             "state" => self.state = Some(text("state", value, "DIR")?.into()),
             "config" => self.config = Some(text("config", value, "FILE")?.into()),
             "api" => self.api = parse("api", value, "ADDRESS:PORT|unix:PATH|off", api)?,
+            "api_also" => {
+                self.api_also.push(parse("api_also", value, "ADDRESS:PORT|unix:PATH", also)?);
+            }
             "api_guest" => self.api_guest = Some(text("api_guest", value, "USER")?.into()),
             "api_host" => self.api_hosts.push(text("api_host", value, "NAME")?.into()),
             "threads" => {
@@ -223,6 +226,10 @@ fn api(value: &str) -> Option<Api> {
     }
 }
 
+fn also(value: &str) -> Option<Api> {
+    api(value).filter(|api| *api != Api::Off)
+}
+
 fn io(value: &str) -> Option<IoMode> {
     [IoMode::Auto, IoMode::Stream, IoMode::Passthrough]
         .into_iter()
@@ -289,12 +296,14 @@ mod tests {
     #[test]
     fn every_setting_can_be_given() {
         let config = with(
-            "state=/var/lib/h,api=[::1]:9000,ro,allow_other,threads=3,descriptors=99,io=stream,passthrough=off,\
+            "state=/var/lib/h,api=[::1]:9000,api_also=127.0.0.1:9070,api_also=unix:/run/h,ro,allow_other,threads=3,descriptors=99,io=stream,passthrough=off,\
              keep=none,prune=12h,backup=6h,reconcile=2h,reconcile_threads=5,reconcile_rate=50M,disk=hdd,pack_after=2.5,pack_limit=4096,attr_timeout=0.25,config=/etc/h.toml,nosuid,nodev,noexec,noatime,dirsync,sync",
         )
         .unwrap();
         assert_eq!(config.state_dir(), std::path::Path::new("/var/lib/h"));
         assert_eq!(config.api, Api::Listen("[::1]:9000".parse().unwrap()));
+        let also = [Api::Listen("127.0.0.1:9070".parse().unwrap()), Api::Unix("/run/h".into())];
+        assert_eq!(config.api_also, also);
         assert_eq!(config.access, Access::ReadOnly);
         assert_eq!(config.allow_other, Some(true));
         assert_eq!(config.threads.map(std::num::NonZeroUsize::get), Some(3));
@@ -343,6 +352,7 @@ mod tests {
     #[case("threads=0", "mount option `threads` takes a NUMBER up to 256, not `0`")]
     #[case("threads=257", "mount option `threads` takes a NUMBER up to 256, not `257`")]
     #[case("api=8000", "mount option `api` takes ADDRESS:PORT|unix:PATH|off, not `8000`")]
+    #[case("api_also=off", "mount option `api_also` takes ADDRESS:PORT|unix:PATH, not `off`")]
     #[case("io=fast", "mount option `io` takes auto|stream|passthrough, not `fast`")]
     #[case("attr_timeout=-1", "mount option `attr_timeout` takes SECONDS, not `-1`")]
     #[case("backup=0s", "mount option `backup` takes LENGTH OF TIME|off, not `0s`")]
