@@ -1,7 +1,7 @@
 //! The HTTP API: the questions of [`query`](crate::query), asked from anywhere.
 //!
 //! Owns the listener, who may ask what (`caller`), and the form of answers. One router serves `/api/v1`,
-//! the endpoints of the predecessor (`gateway`), events, metrics and the web page. Sits beside fuse under
+//! the endpoints and tools of the predecessor (`gateway`, `tools`), events, metrics and the web page. Sits beside fuse under
 //! daemon: never changes anything itself. Handlers are async; whatever reads the catalog or a file
 //! crosses to a thread of its own in one place, `ask`.
 
@@ -17,6 +17,7 @@ mod page;
 mod peer;
 mod problem;
 mod server;
+mod tools;
 mod v1;
 
 use std::net::SocketAddr;
@@ -81,6 +82,7 @@ struct Api {
     gate: ask::Gate,
     log_end: log_end::LogEnd,
     replies: v1::Replies,
+    connections: tools::Connections,
 }
 
 type State = axum::extract::State<Arc<Api>>;
@@ -92,6 +94,7 @@ pub fn router(config: ApiConfig) -> Router {
         gate: ask::Gate::new(),
         log_end: log_end::LogEnd::default(),
         replies: v1::Replies::default(),
+        connections: tools::Connections::default(),
     });
     let (v1, description) = v1::router().split_for_parts();
     Router::new()
@@ -100,6 +103,7 @@ pub fn router(config: ApiConfig) -> Router {
         .merge(docs::router(description))
         .merge(gateway::router())
         .merge(page::router())
+        .merge(tools::router())
         .merge(health::router())
         .route("/metrics", get(metrics::answer))
         .fallback(problem::no_such_place)

@@ -66,6 +66,11 @@ impl Caller {
         self.need_path(b"")
     }
 
+    /// The paths at and below which they may ask.
+    pub(super) fn tops(&self) -> Vec<Vec<u8>> {
+        if self.below.is_empty() { vec![Vec::new()] } else { self.below.clone() }
+    }
+
     /// What they are called.
     pub(super) fn name(&self) -> &str {
         &self.name

@@ -169,7 +169,7 @@ fn or_no_file(problem: Problem, path: &str) -> Refusal {
 }
 
 /// The path from the root that is meant: relative, or absolute below the mount or the backing directory.
-fn path(api: &Api, text: &str) -> Result<Vec<u8>, Problem> {
+pub(super) fn path(api: &Api, text: &str) -> Result<Vec<u8>, Problem> {
     let below = api.config.roots.iter().find_map(|root| {
         let rest = text.strip_prefix(root.to_str()?)?;
         (rest.is_empty() || rest.starts_with('/')).then_some(rest)
@@ -178,7 +178,7 @@ fn path(api: &Api, text: &str) -> Result<Vec<u8>, Problem> {
 }
 
 /// A time as clients can read it: Python up to 3.10 takes six digits of a second, or none.
-fn stamp(time: &str) -> String {
+pub(super) fn stamp(time: &str) -> String {
     let Some((whole, rest)) = time.split_once('.') else { return time.to_owned() };
     let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (fraction, zone) = rest.split_at(digits);
@@ -186,7 +186,7 @@ fn stamp(time: &str) -> String {
 }
 
 /// A digest as clients know it.
-fn checksum(hash: ContentHash) -> String {
+pub(super) fn checksum(hash: ContentHash) -> String {
     format!("sha256:{hash}")
 }
 

@@ -55,10 +55,14 @@ files! {
 
 /// The page takes no key: what it shows, it asks for.
 pub(super) fn router() -> Router<Arc<Api>> {
-    let page = FILES.iter().fold(Router::new(), |page, &(place, media_type, text)| {
+    FILES.iter().fold(Router::new(), |page, &(place, media_type, text)| {
         page.route(place, get(async move || file(media_type, text)))
-    });
-    page.route("/", get(async || file(HTML, include_str!("page/index.html"))))
+    })
+}
+
+/// What is at `/` for a browser.
+pub(super) fn index() -> impl IntoResponse {
+    file(HTML, include_str!("page/index.html"))
 }
 
 fn file(media_type: &'static str, text: &'static str) -> impl IntoResponse {

@@ -299,6 +299,15 @@ impl Reader {
         self.one(&sql, [name], Collection::from_row)
     }
 
+    /// The collection of an identity.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn collection_with(&self, id: Uuid) -> Result<Option<Collection>, CatalogError> {
+        let sql = format!("SELECT {COLLECTION_COLUMNS} FROM collection c WHERE c.uuid = ?1");
+        self.one(&sql, [id.as_bytes()], Collection::from_row)
+    }
+
     /// The collections after a name, in the order of their names.
     ///
     /// # Errors

@@ -293,14 +293,18 @@ impl Query<'_, '_> {
         Ok(())
     }
 
-    /// One collection, if the asker may see it.
+    /// One collection by its name or identity, if the asker may see it.
     pub(super) fn collection(
         &mut self,
         name: &str,
         user: Option<&Identity>,
     ) -> Result<(), QueryError> {
         let unknown = || QueryError::NoCollection { name: name.into() };
-        let collection = self.side.collection(name)?.ok_or_else(unknown)?;
+        let collection = match (self.side.collection(name)?, name.parse()) {
+            (None, Ok(id)) => self.side.collection_with(id)?,
+            (named, _) => named,
+        };
+        let collection = collection.ok_or_else(unknown)?;
         let mut sight = Sight {
             guard: &mut *self.guard,
             side: &*self.side,

@@ -272,7 +272,7 @@ pub enum Request {
     },
     /// One of them.
     Collection {
-        /// Which.
+        /// Its name, or its identity.
         name: String,
     },
     /// To make a collection, or change it.

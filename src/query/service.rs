@@ -157,6 +157,8 @@ impl Client<'_, '_> {
                 return self.bring_back(what, *run);
             }
             Request::Log { .. }
+            | Request::File { .. }
+            | Request::FileWith { .. }
             | Request::Cat { .. }
             | Request::Blame { .. }
             | Request::Usage { .. }

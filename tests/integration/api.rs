@@ -8,6 +8,7 @@ mod live;
 mod mcp;
 mod page;
 mod reports;
+mod tools;
 
 use std::path::PathBuf;
 use std::process::Command;
