@@ -33,6 +33,7 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::keys::KeyFile;
 use crate::query::Service;
+use crate::webhooks::Webhooks;
 
 pub use peer::Peer;
 pub use server::{Server, ServerError};
@@ -67,6 +68,8 @@ pub struct ApiConfig {
     pub service: Arc<Service>,
     /// Where the keys are.
     pub keys: KeyFile,
+    /// Where changes are posted.
+    pub webhooks: Webhooks,
     /// The user with whose eyes those see who show no key and are no users of this machine.
     pub guest: Option<String>,
     /// Names by which the API is reached, beside addresses and `localhost`.

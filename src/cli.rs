@@ -34,6 +34,7 @@ mod sync;
 mod umount;
 mod undelete;
 mod verify;
+mod webhook;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -114,6 +115,7 @@ enum Command {
     Reconcile(reconcile::Reconcile),
     Verify(verify::Verify),
     Key(key::Key),
+    Webhook(webhook::Webhook),
 }
 
 /// How a command ended that did not fail.
@@ -203,6 +205,7 @@ fn run(args: Args) -> anyhow::Result<Outcome> {
         Command::Reconcile(command) => command.run(&mut context),
         Command::Verify(command) => command.run(&mut context),
         Command::Key(command) => command.run(&mut context),
+        Command::Webhook(command) => command.run(&mut context),
     }?;
     context.out.flush()?;
     Ok(outcome)

@@ -45,6 +45,7 @@ use crate::keys::KeyFile;
 use crate::query::Service;
 use crate::store::Store;
 use crate::sys::{self, Errno};
+use crate::webhooks::{Runner, Webhooks};
 use backups::{Backups, Failure};
 use host::MountHost;
 use lock::BackingLock;
@@ -158,10 +159,12 @@ fn cut_off(mountpoint: &Path) {
 struct Front {
     server: Server,
     http: Option<api::Server>,
+    webhooks: Runner,
 }
 
 impl Front {
     fn stop(self) {
+        self.webhooks.stop();
         if let Some(http) = self.http {
             http.stop();
         }
@@ -303,7 +306,8 @@ impl Daemon {
         });
         let socket = registry::socket_path(runtime_dir, &id);
         let server = Server::start(ServerConfig { socket, service: Arc::clone(&service) })?;
-        let http = self.open_api(service, &at)?;
+        let http = self.open_api(Arc::clone(&service), &at)?;
+        let webhooks = Runner::start(Webhooks::new(&self.state_path), service)?;
         let registration = Registration::publish(
             runtime_dir,
             &self.config.backing,
@@ -311,7 +315,7 @@ impl Daemon {
             &self.config.mountpoint,
             &self.config.state_dir(),
         )?;
-        Ok((Front { server, http }, registration))
+        Ok((Front { server, http, webhooks }, registration))
     }
 
     /// Answers over HTTP, and notes where in `at`.
@@ -325,6 +329,7 @@ impl Daemon {
         let router = api::router(api::ApiConfig {
             service,
             keys: KeyFile::new(&self.state_path),
+            webhooks: Webhooks::new(&self.state_path),
             guest: self.config.api_guest.clone(),
             hosts: self.config.api_hosts.clone(),
             roots: vec![self.config.mountpoint.clone(), self.config.backing.clone()],

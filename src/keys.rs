@@ -2,21 +2,16 @@
 //!
 //! Owns `api-keys.json` in the state directory: who may do what with which key. The key itself is shown once,
 //! when it is made; what is stored is its digest. Keys are made and revoked by root at the command line, also
-//! where no daemon runs, and a daemon sees it with the next request. The file is replaced as a whole, so that
-//! a crash leaves the old keys or the new ones.
+//! where no daemon runs, and a daemon sees it with the next request.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
-use parking_lot::Mutex;
-use rustix::fs::FlockOperation;
 use rustix::rand::GetRandomFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::jsonfile::{JsonFile, JsonFileError};
 
 /// The name of the file.
 const FILE_NAME: &str = "api-keys.json";
@@ -78,22 +73,12 @@ pub struct NewKey {
 /// Why keys cannot be had or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The file cannot be read or written.
-    #[error("cannot use {}", path.display())]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file is none.
-    #[error("{} cannot be understood: move it away to begin with no keys", path.display())]
-    Damaged {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: serde_json::Error,
-    },
+    /// Their file cannot be used.
+    #[error(transparent)]
+    File(#[from] JsonFileError),
+    /// There is no randomness.
+    #[error("cannot make a key")]
+    Random,
     /// A name is taken.
     #[error("there is a key `{0}` already: revoke it first, or take another name")]
     Taken(String),
@@ -105,59 +90,27 @@ pub enum KeyError {
     Unknown(String),
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Keys {
     keys: Vec<Key>,
 }
 
 /// The file with the keys.
 #[derive(Debug)]
-pub struct KeyFile {
-    dir: PathBuf,
-    /// Locked alone.
-    read: Mutex<Read>,
-}
-
-/// What was read last, and of which file.
-#[derive(Debug, Default)]
-struct Read {
-    stamp: Option<Stamp>,
-    keys: Arc<[Key]>,
-}
-
-/// What tells one file from the next: each is written anew.
-type Stamp = (u64, u64, i64, i64);
+pub struct KeyFile(JsonFile<Keys>);
 
 impl KeyFile {
     /// The keys of a state directory.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
-        Self { dir: state_dir.into(), read: Mutex::default() }
+        Self(JsonFile::new(state_dir, FILE_NAME))
     }
 
     /// All keys, in the order in which they were made.
     ///
     /// # Errors
     /// If the file cannot be read. That there is none is fine.
-    pub fn list(&self) -> Result<Arc<[Key]>, KeyError> {
-        let path = self.path();
-        let error = |source| KeyError::Io { path: path.clone(), source };
-        let mut read = self.read.lock();
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
-                *read = Read::default();
-                return Ok(Arc::default());
-            }
-            Err(other) => return Err(error(other)),
-        };
-        let found = file.metadata().map_err(error)?;
-        let stamp = (found.ino(), found.size(), found.ctime(), found.ctime_nsec());
-        if read.stamp != Some(stamp) {
-            let keys: Keys = serde_json::from_reader(io::BufReader::new(file))
-                .map_err(|source| KeyError::Damaged { path: path.clone(), source })?;
-            *read = Read { stamp: Some(stamp), keys: keys.keys.into() };
-        }
-        Ok(Arc::clone(&read.keys))
+    pub fn list(&self) -> Result<Vec<Key>, KeyError> {
+        Ok(self.0.read()?.keys.clone())
     }
 
     /// The key that somebody shows, if there is one that has not ended.
@@ -166,9 +119,9 @@ impl KeyFile {
     /// If the file cannot be read.
     pub fn find(&self, secret: &str, now_ns: i64) -> Result<Option<Key>, KeyError> {
         let digest = digest_of(secret);
-        let keys = self.list()?;
+        let file = self.0.read()?;
         // Digests of what nobody can guess may be compared in any time.
-        let found = keys.iter().find(|key| key.sha256 == digest);
+        let found = file.keys.iter().find(|key| key.sha256 == digest);
         Ok(found.filter(|key| key.expires_ns.is_none_or(|end| now_ns < end)).cloned())
     }
 
@@ -181,7 +134,7 @@ impl KeyFile {
         if new.name.is_empty() || new.name.len() > 64 || !new.name.chars().all(is_part) {
             return Err(KeyError::BadName(new.name));
         }
-        let secret = self.secret()?;
+        let secret = new_secret()?;
         self.change(|keys| {
             if keys.iter().any(|key| key.name == new.name) {
                 return Err(KeyError::Taken(new.name.clone()));
@@ -212,47 +165,20 @@ impl KeyFile {
         })
     }
 
-    fn path(&self) -> PathBuf {
-        self.dir.join(FILE_NAME)
-    }
-
-    fn io_error(&self) -> impl Fn(io::Error) -> KeyError {
-        let path = self.path();
-        move |source| KeyError::Io { path: path.clone(), source }
-    }
-
-    fn secret(&self) -> Result<String, KeyError> {
-        let mut bytes = [0; BYTES];
-        let filled = rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty());
-        match filled {
-            Ok(BYTES) => Ok(format!("{PREFIX}{}", HEXLOWER.encode(&bytes))),
-            Ok(_) => Err(self.io_error()(io::ErrorKind::UnexpectedEof.into())),
-            Err(error) => Err(self.io_error()(error.into())),
-        }
-    }
-
     /// Changes the keys while nobody else does.
     fn change(
         &self,
         change: impl FnOnce(&mut Vec<Key>) -> Result<(), KeyError>,
     ) -> Result<(), KeyError> {
-        let dir = File::open(&self.dir).map_err(self.io_error())?;
-        let lock = |fd| rustix::fs::flock(fd, FlockOperation::LockExclusive);
-        lock(&dir).map_err(|error| self.io_error()(error.into()))?;
-        let mut keys = self.list()?.to_vec();
-        change(&mut keys)?;
-        self.write(&Keys { keys }, &dir).map_err(self.io_error())
+        self.0.change(|file| change(&mut file.keys))
     }
+}
 
-    fn write(&self, keys: &Keys, dir: &File) -> io::Result<()> {
-        let temporary = self.dir.join(format!("{FILE_NAME}.new"));
-        let mut options = File::options();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&temporary)?;
-        file.write_all(&serde_json::to_vec_pretty(keys)?)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, self.path())?;
-        dir.sync_all()
+fn new_secret() -> Result<String, KeyError> {
+    let mut bytes = [0; BYTES];
+    match rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty()) {
+        Ok(BYTES) => Ok(format!("{PREFIX}{}", HEXLOWER.encode(&bytes))),
+        _ => Err(KeyError::Random),
     }
 }
 
@@ -292,9 +218,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = KeyFile::new(dir.path());
         let secret = file.create(new("one"), 5).unwrap();
-        let text = std::fs::read_to_string(file.path()).unwrap();
+        let text = std::fs::read_to_string(file.0.path()).unwrap();
         assert!(!text.contains(&secret[PREFIX.len()..]), "{text}");
-        let mode = std::fs::metadata(file.path()).unwrap().permissions().mode();
+        let mode = std::fs::metadata(file.0.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
@@ -308,8 +234,8 @@ mod tests {
         file.create(new("one"), 5).unwrap();
         assert!(matches!(file.create(new("one"), 5), Err(KeyError::Taken(_))));
         assert!(matches!(file.revoke("none"), Err(KeyError::Unknown(_))));
-        std::fs::write(file.path(), "{").unwrap();
-        assert!(matches!(file.find("x", 5), Err(KeyError::Damaged { .. })));
-        assert!(matches!(file.create(new("two"), 5), Err(KeyError::Damaged { .. })));
+        std::fs::write(file.0.path(), "{").unwrap();
+        assert!(matches!(file.find("x", 5), Err(KeyError::File(_))));
+        assert!(matches!(file.create(new("two"), 5), Err(KeyError::File(_))));
     }
 }

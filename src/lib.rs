@@ -32,6 +32,7 @@
 //! | [`retention`] | which history is kept and which goes, with a reason each; pure |
 //! | [`query`] | what can be asked of a mount, who may see what, and the records of the answers |
 //! | [`control`] | the Unix socket between the command line and the daemon |
+//! | [`webhooks`] | changes that are posted to others, and how far that is |
 //! | [`daemon`] | the only wiring: start, serve, stop, in order |
 //! | [`cli`] | one file per command |
 //! | [`sys`] | raw system calls, the only `unsafe` |
@@ -71,6 +72,7 @@ pub mod file_id;
 pub mod fs;
 pub mod fuse;
 pub mod globspec;
+pub mod jsonfile;
 pub mod keys;
 pub mod metrics;
 pub mod pruning;
@@ -82,3 +84,4 @@ pub mod store;
 pub mod sys;
 pub mod timespec;
 pub mod types;
+pub mod webhooks;

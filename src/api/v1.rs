@@ -13,6 +13,7 @@ mod reports;
 mod restore;
 mod search;
 mod status;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -75,6 +76,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(labels::collections, labels::collect, labels::forget))
         .routes(routes!(jobs::reconcile_progress, jobs::reconcile))
         .routes(routes!(jobs::verify))
+        .routes(routes!(webhooks::webhooks, webhooks::add, webhooks::remove))
         .routes(routes!(jobs::prune))
 }
 

@@ -163,13 +163,19 @@ fn line(key: &Known, now_ns: i64) -> String {
 
 /// The keys of a mount, which lie where only its owner gets.
 fn key_file(context: &Context, mountpoint: Option<&Path>) -> anyhow::Result<KeyFile> {
-    let dir = match context.dir_target(mountpoint)? {
-        Target::Served { record, .. } => record.state_dir,
+    let target = context.dir_target(mountpoint)?;
+    let dir = state_dir(&target, "only root and the user who mounted may make keys")?;
+    Ok(KeyFile::new(dir))
+}
+
+/// The state directory of a mount, or advice for those who do not get there.
+pub(super) fn state_dir(target: &Target, hint: &str) -> anyhow::Result<PathBuf> {
+    let dir = match target {
+        Target::Served { record, .. } => record.state_dir.clone(),
         Target::Stopped { catalog, .. } => catalog.parent().map(PathBuf::from).unwrap_or_default(),
     };
-    if std::fs::read_dir(&dir).is_err() {
-        let hint = "only root and the user who mounted may make keys";
-        return Err(Advised::new(format!("cannot get to {}", dir.display()), hint).into());
+    match std::fs::read_dir(&dir) {
+        Ok(_) => Ok(dir),
+        Err(_) => Err(Advised::new(format!("cannot get to {}", dir.display()), hint).into()),
     }
-    Ok(KeyFile::new(dir))
 }

@@ -188,7 +188,15 @@ impl Mount {
 /// Whether the daemon has a use for a variable: its own settings, the place of `fusermount3`, the time
 /// zone, and what helps to find an error.
 fn is_for_daemon(name: &OsStr) -> bool {
-    const KNOWN: [&str; 5] = ["PATH", "TZ", "XDG_RUNTIME_DIR", "NO_COLOR", "RUST_BACKTRACE"];
+    const KNOWN: [&str; 7] = [
+        "PATH",
+        "TZ",
+        "XDG_RUNTIME_DIR",
+        "NO_COLOR",
+        "RUST_BACKTRACE",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+    ];
     name.as_bytes().starts_with(b"HORACE_") || KNOWN.iter().any(|known| name == *known)
 }
 

@@ -9,6 +9,7 @@ mod mcp;
 mod page;
 mod reports;
 mod tools;
+mod webhooks;
 
 use std::path::PathBuf;
 use std::process::Command;

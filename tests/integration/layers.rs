@@ -8,7 +8,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("serde_text", &[]),
     ("types", &[]),
     ("causes", &[]),
-    ("keys", &[]),
+    ("jsonfile", &[]),
+    ("keys", &["jsonfile"]),
+    ("webhooks", &["jsonfile", "query", "catalog", "causes", "clock", "sys", "timespec", "types"]),
     ("metrics", &[]),
     ("clock", &[]),
     ("timespec", &[]),
@@ -62,7 +64,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "api",
         &[
             "query", "catalog", "causes", "clock", "content", "keys", "metrics", "sys", "timespec",
-            "types",
+            "types", "webhooks",
         ],
     ),
     (
@@ -92,13 +94,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "retention",
             "sizespec",
             "timespec",
+            "webhooks",
         ],
     ),
     (
         "cli",
         &[
             "daemon", "control", "query", "keys", "catalog", "store", "sys", "types", "clock",
-            "config", "file_id", "sizespec", "timespec",
+            "config", "file_id", "sizespec", "timespec", "webhooks",
         ],
     ),
 ];
