@@ -17,6 +17,7 @@ mod page;
 mod peer;
 mod problem;
 mod server;
+mod tls;
 mod tools;
 mod v1;
 
@@ -37,6 +38,7 @@ use crate::webhooks::Webhooks;
 
 pub use peer::Peer;
 pub use server::{Server, ServerError};
+pub use tls::{CertFiles, Tls, TlsError};
 
 /// The largest body of a request, in bytes.
 const MAX_BODY: usize = 64 * 1024;

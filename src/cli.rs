@@ -254,11 +254,13 @@ fn typed_time(text: Option<&str>, now_ns: i64) -> Result<Option<i64>, TimeError>
 
 /// The settings in the environment as option words, which those of `-o` come after.
 fn environment_options() -> anyhow::Result<Vec<String>> {
-    const NAMES: [&str; 13] = [
+    const NAMES: [&str; 15] = [
         "state",
         "api",
         "api_guest",
         "api_host",
+        "api_cert",
+        "api_cert_key",
         "threads",
         "descriptors",
         "io",

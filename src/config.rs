@@ -65,6 +65,10 @@ pub struct MountConfig {
     pub api_guest: Option<String>,
     /// Names by which the API is reached, beside addresses and `localhost`.
     pub api_hosts: Vec<String>,
+    /// The file with the certificate of the API; over the network it is served with TLS if there is one.
+    pub api_cert: Option<PathBuf>,
+    /// The file with its private key; `None` if that is in the same file.
+    pub api_cert_key: Option<PathBuf>,
     /// How long the kernel may trust attributes and names.
     pub attr_timeout: Duration,
     /// Whether the backing directory is watched for changes around the mount.
@@ -110,6 +114,8 @@ impl MountConfig {
             api_also: Vec::new(),
             api_guest: None,
             api_hosts: Vec::new(),
+            api_cert: None,
+            api_cert_key: None,
             attr_timeout: Duration::from_secs(1),
             watch: Watch::default(),
             config: None,
@@ -135,6 +141,8 @@ impl MountConfig {
             .into_iter()
             .chain(&mut self.state)
             .chain(&mut self.config)
+            .chain(&mut self.api_cert)
+            .chain(&mut self.api_cert_key)
         {
             *path = working_dir.join(&*path);
         }

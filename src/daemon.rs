@@ -9,6 +9,7 @@
 //! catches up with the other.
 
 mod backups;
+mod front;
 mod host;
 mod limits;
 mod lock;
@@ -22,8 +23,8 @@ mod verify;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc;
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -31,28 +32,22 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::api;
+use crate::api::Tls;
 use crate::catalog::{Catalog, CatalogError, ChunkDb, chunks};
-use crate::causes::with_causes;
-use crate::config::{Api, Disk, Keep, MountConfig, OWN_DIR, Repeat, Watch};
-use crate::control::registry::{self, Registration};
-use crate::control::{Server, ServerConfig};
+use crate::config::{Disk, Keep, MountConfig, OWN_DIR, Repeat, Watch};
+use crate::control::registry::Registration;
 use crate::fs::{Fs, Options, PackingOptions, Writes};
 use crate::fuse::session::{
     PassthroughStatus, Session, Unmount, is_dead, mount_id, unmount, write_back,
 };
-use crate::keys::KeyFile;
-use crate::query::Service;
 use crate::store::Store;
 use crate::sys::{self, Errno};
-use crate::webhooks::{Runner, Webhooks};
 use backups::{Backups, Failure};
-use host::MountHost;
+use front::open_tls;
 use lock::BackingLock;
 use periodic::Periodic;
 use pruner::Pruner;
-use reconciler::{Asker, Reconciler, Schedule};
-use restorer::Restorer;
+use reconciler::{Reconciler, Schedule};
 
 pub use crate::fuse::session::remount;
 pub use rebuild::rebuild;
@@ -88,6 +83,7 @@ pub fn run(
     sys::alloc::give_back_in_background();
     config.resolve_paths(&std::env::current_dir().context("no working directory")?);
     take_away_the_dead(&config.mountpoint).context("cannot clean up a dead mount")?;
+    let tls = open_tls(&config)?;
     let backing = open_backing(&config.backing)?;
     let lock = BackingLock::take(&backing, &config.backing)?;
     let state = open_state_dir(&config, &backing)?;
@@ -113,6 +109,7 @@ pub fn run(
     let mount_id = mount_id(&config.mountpoint);
     let daemon = Daemon {
         config,
+        tls,
         disk,
         mount_id,
         fs,
@@ -155,26 +152,11 @@ fn cut_off(mountpoint: &Path) {
     }
 }
 
-/// What answers questions.
-struct Front {
-    server: Server,
-    http: Option<api::Server>,
-    webhooks: Runner,
-}
-
-impl Front {
-    fn stop(self) {
-        self.webhooks.stop();
-        if let Some(http) = self.http {
-            http.stop();
-        }
-        self.server.stop();
-    }
-}
-
 /// Everything that lives as long as the mount.
 struct Daemon {
     config: MountConfig,
+    /// The certificate of the API, if it has one.
+    tls: Option<Arc<Tls>>,
     disk: Disk,
     /// Which mount it is.
     mount_id: Option<u64>,
@@ -271,85 +253,6 @@ impl Daemon {
         Ok(started)
     }
 
-    /// Answers at the socket, and lets clients find it.
-    fn open_front(
-        &self,
-        runtime_dir: &Path,
-        passthrough: PassthroughStatus,
-        asker: Asker,
-    ) -> anyhow::Result<(Front, Registration)> {
-        registry::create_runtime_dir(runtime_dir)?;
-        let at = Arc::new(OnceLock::new());
-        let backing = self.fs.root().try_clone_to_owned()?;
-        let id = registry::id_of(&backing)?;
-        let host = MountHost {
-            config: self.config.clone(),
-            disk: self.disk,
-            state_path: self.state_path.clone(),
-            not_copied: Arc::clone(&self.not_copied),
-            fs: Arc::clone(&self.fs),
-            catalog: Arc::clone(&self.catalog),
-            threads: self.threads,
-            started_ns: self.started_ns,
-            passthrough,
-            unwatched: self.unwatched.clone(),
-            api: Arc::clone(&at),
-            asker,
-            restorer: Restorer(Arc::clone(&self.fs)),
-        };
-        let service = Arc::new(Service {
-            catalog: Arc::clone(&self.catalog),
-            backing: Arc::new(backing),
-            store: self.store.clone(),
-            mountpoint: self.config.mountpoint.clone(),
-            host: Arc::new(host),
-        });
-        let socket = registry::socket_path(runtime_dir, &id);
-        let server = Server::start(ServerConfig { socket, service: Arc::clone(&service) })?;
-        let http = self.open_api(Arc::clone(&service), &at)?;
-        let webhooks = Runner::start(Webhooks::new(&self.state_path), service)?;
-        let registration = Registration::publish(
-            runtime_dir,
-            &self.config.backing,
-            self.fs.root(),
-            &self.config.mountpoint,
-            &self.config.state_dir(),
-        )?;
-        Ok((Front { server, http, webhooks }, registration))
-    }
-
-    /// Answers over HTTP, and notes where in `at`.
-    fn open_api(
-        &self,
-        service: Arc<Service>,
-        at: &OnceLock<String>,
-    ) -> anyhow::Result<Option<api::Server>> {
-        let Some(listen) = listen(&self.config.api) else { return Ok(None) };
-        let also: Vec<_> = self.config.api_also.iter().filter_map(self::listen).collect();
-        let router = api::router(api::ApiConfig {
-            service,
-            keys: KeyFile::new(&self.state_path),
-            webhooks: Webhooks::new(&self.state_path),
-            guest: self.config.api_guest.clone(),
-            hosts: self.config.api_hosts.clone(),
-            roots: vec![self.config.mountpoint.clone(), self.config.backing.clone()],
-        });
-        match api::Server::start(&listen, &also, &router) {
-            Ok(server) => {
-                let address = server.address().map(|address| format!("http://{address}"));
-                let _ = at.set(address.unwrap_or_else(|| format!("{listen}")));
-                Ok(Some(server))
-            }
-            // Another mount has the usual address: who wants two says where.
-            Err(error) if self.config.api == Api::Usual => {
-                let error = with_causes(&error);
-                tracing::warn!(error, "no HTTP API: `api=ADDRESS:PORT` says where to serve it");
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Waits for the end of serving; a signal brings it about.
     fn wait(&self, events: &mpsc::Receiver<Ended>) -> Result<std::io::Result<()>, StillBusy> {
         let gone = || Ok(Ok(()));
@@ -399,15 +302,6 @@ impl Daemon {
         std::thread::sleep(TICK);
         self.catalog.close(doubtful_ns.unwrap_or_else(crate::clock::now_ns));
         tracing::info!("stopped");
-    }
-}
-
-fn listen(at: &Api) -> Option<api::Listen> {
-    match at {
-        Api::Off => None,
-        Api::Usual => Some(api::Listen::Tcp(Api::USUAL)),
-        Api::Listen(address) => Some(api::Listen::Tcp(*address)),
-        Api::Unix(path) => Some(api::Listen::Unix(path.clone())),
     }
 }
 

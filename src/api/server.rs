@@ -1,7 +1,8 @@
-//! The listener.
+//! The listeners.
 //!
-//! Owns the runtime's threads, which are its own, and how many connections there are. Who is slow to send a
-//! request is cut off. Stopping ends every connection, also those that would follow events for ever.
+//! Owns the runtime's threads, which are its own, and how many connections each listener has. Who is slow to greet
+//! or to send a request is cut off. Over the network there is TLS if there is a certificate, and only TLS
+//! then. Stopping ends every connection, also those that would follow events for ever.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,13 +17,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::tls::{LOOK, Tls};
 use super::{Listen, Peer};
 use crate::sys::process;
 
@@ -30,6 +32,14 @@ use crate::sys::process;
 const MAX_CONNECTIONS: usize = 2048;
 /// How long the head of a request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to agree on how to encrypt.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the first byte of TLS is: a record of a handshake.
+const HANDSHAKE: u8 = 22;
+/// What is told to who speaks HTTP where TLS is spoken.
+const SPEAK_TLS: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
+    This is served over TLS: ask for https:// instead of http://\n";
 /// How long connections have to end when the daemon does.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long nothing is accepted when there are no descriptors left.
@@ -56,21 +66,27 @@ pub enum ServerError {
 #[derive(Debug)]
 pub struct Server {
     runtime: Option<Runtime>,
-    stop: CancellationToken,
-    address: Option<SocketAddr>,
+    serving: Serving,
 }
 
 enum Listener {
-    Tcp(TcpListener),
+    Tcp(TcpListener, Option<Arc<Tls>>),
     Unix(UnixListener),
 }
 
+/// What serves connections.
+#[derive(Debug, Clone)]
+struct Serving {
+    router: Router,
+    stop: CancellationToken,
+}
+
 impl Server {
-    /// Begins to serve, at one place and at others too.
+    /// Starts its threads. It is asked nothing before it listens.
     ///
     /// # Errors
-    /// If there are no threads, or an address cannot be had.
-    pub fn start(listen: &Listen, also: &[Listen], router: &Router) -> Result<Self, ServerError> {
+    /// If there are no threads.
+    pub fn start(router: Router) -> Result<Self, ServerError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(64)
@@ -78,27 +94,36 @@ impl Server {
             .enable_all()
             .build()
             .map_err(ServerError::Threads)?;
-        let (stop, room) = (CancellationToken::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
-        let mut addresses = Vec::new();
-        for listen in std::iter::once(listen).chain(also) {
-            let at = listen.to_string();
-            let listener = runtime
-                .block_on(open(listen))
-                .map_err(|source| ServerError::Listen { at: at.clone(), source })?;
-            let address = match &listener {
-                Listener::Tcp(listener) => listener.local_addr().ok(),
-                Listener::Unix(_) => None,
-            };
-            addresses.push(address);
-            runtime.spawn(accept(listener, Arc::clone(&room), router.clone(), stop.clone()));
-            tracing::info!(at = address.map_or(at, |address| address.to_string()), "serving HTTP");
-        }
-        Ok(Self { runtime: Some(runtime), stop, address: addresses[0] })
+        let serving = Serving { router, stop: CancellationToken::new() };
+        Ok(Self { runtime: Some(runtime), serving })
     }
 
-    /// Where it listens on the network first.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.address
+    /// Begins to serve, over TLS where it is given and this is the network. Returns the address there.
+    ///
+    /// # Errors
+    /// If the address cannot be had.
+    pub fn listen(
+        &self,
+        listen: &Listen,
+        tls: Option<Arc<Tls>>,
+    ) -> Result<Option<SocketAddr>, ServerError> {
+        let at = listen.to_string();
+        let Some(runtime) = &self.runtime else { return Ok(None) };
+        let listener = runtime
+            .block_on(open(listen, tls))
+            .map_err(|source| ServerError::Listen { at: at.clone(), source })?;
+        let address = match &listener {
+            Listener::Tcp(listener, _) => listener.local_addr().ok(),
+            Listener::Unix(_) => None,
+        };
+        if let Listener::Tcp(_, Some(tls)) = &listener
+            && tls.is_left_alone()
+        {
+            runtime.spawn(keep_up(Arc::clone(tls), self.serving.stop.clone()));
+        }
+        runtime.spawn(accept(listener, self.serving.clone()));
+        tracing::info!(at = address.map_or(at, |address| address.to_string()), "serving HTTP");
+        Ok(address)
     }
 
     /// Ends every connection.
@@ -108,7 +133,7 @@ impl Server {
 
     fn shut_down(&mut self) {
         let Some(runtime) = self.runtime.take() else { return };
-        self.stop.cancel();
+        self.serving.stop.cancel();
         // What runs on another thread ends by itself.
         runtime.shutdown_timeout(GRACE);
     }
@@ -120,9 +145,9 @@ impl Drop for Server {
     }
 }
 
-async fn open(listen: &Listen) -> io::Result<Listener> {
+async fn open(listen: &Listen, tls: Option<Arc<Tls>>) -> io::Result<Listener> {
     Ok(match listen {
-        Listen::Tcp(address) => Listener::Tcp(TcpListener::bind(address).await?),
+        Listen::Tcp(address) => Listener::Tcp(TcpListener::bind(address).await?, tls),
         Listen::Unix(path) => Listener::Unix(open_unix(path)?),
     })
 }
@@ -141,13 +166,23 @@ fn open_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: Listener, room: Arc<Semaphore>, router: Router, stop: CancellationToken) {
+/// Looks at the files of a certificate from time to time.
+async fn keep_up(tls: Arc<Tls>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+        let tls = Arc::clone(&tls);
+        // It has told what is wrong.
+        let _ = tokio::task::spawn_blocking(move || tls.look()).await;
+    }
+}
+
+async fn accept(listener: Listener, serving: Serving) {
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // Closed never.
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = accept_one(&listener, &router, &stop, permit) => accepted,
+            () = serving.stop.cancelled() => return,
+            accepted = accept_one(&listener, &serving, permit) => accepted,
         };
         if let Err(error) = accepted {
             // Out of descriptors, most likely: they come back as others close theirs.
@@ -159,34 +194,72 @@ async fn accept(listener: Listener, room: Arc<Semaphore>, router: Router, stop: 
 
 async fn accept_one(
     listener: &Listener,
-    router: &Router,
-    stop: &CancellationToken,
+    serving: &Serving,
     permit: OwnedSemaphorePermit,
 ) -> io::Result<()> {
-    let (router, stop) = (router.clone(), stop.clone());
+    let serving = serving.clone();
     match listener {
-        Listener::Tcp(listener) => {
+        Listener::Tcp(listener, tls) => {
             let (stream, remote) = listener.accept().await?;
             let peer = Peer::tcp(remote, stream.local_addr()?);
             // Answers go out as they are written.
             let _ = stream.set_nodelay(true);
-            tokio::spawn(serve(stream, peer, router, stop, permit));
+            match tls {
+                Some(tls) => {
+                    tokio::spawn(serve_tls(stream, Arc::clone(tls), peer, serving, permit));
+                }
+                None => {
+                    tokio::spawn(serve(stream, peer, serving, permit));
+                }
+            }
         }
         Listener::Unix(listener) => {
             let (stream, _) = listener.accept().await?;
             let peer = Peer::Process(process::peer(stream.as_fd())?);
-            tokio::spawn(serve(stream, peer, router, stop, permit));
+            tokio::spawn(serve(stream, peer, serving, permit));
         }
     }
     Ok(())
+}
+
+/// Greets a client, and serves it.
+async fn serve_tls(
+    stream: TcpStream,
+    tls: Arc<Tls>,
+    peer: Peer,
+    serving: Serving,
+    permit: OwnedSemaphorePermit,
+) {
+    let stop = serving.stop.clone();
+    let greeted = tokio::time::timeout(GREETING_TIMEOUT, greet(stream, &tls));
+    match stop.run_until_cancelled(greeted).await {
+        Some(Ok(Ok(stream))) => serve(stream, peer, serving, permit).await,
+        Some(Ok(Err(error))) => tracing::debug!(%error, "a client of the HTTP API speaks no TLS"),
+        Some(Err(_)) => tracing::debug!("a client of the HTTP API is slow to greet"),
+        None => {}
+    }
+}
+
+async fn greet(
+    mut stream: TcpStream,
+    tls: &Tls,
+) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE] {
+        // What is left unread would take the answer away with it.
+        let _ = stream.read(&mut [0; 4096]).await?;
+        stream.write_all(SPEAK_TLS).await?;
+        stream.shutdown().await?;
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    tls.acceptor().accept(stream).await
 }
 
 /// Serves one connection until either end has enough.
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
-    router: Router,
-    stop: CancellationToken,
+    Serving { router, stop }: Serving,
     _permit: OwnedSemaphorePermit,
 ) {
     let peer = Arc::new(peer);

@@ -77,6 +77,8 @@ Options for -o (for each NAME=VALUE there is a variable HORACE_NAME, too):
                       serve it there, too; may be given several times
   api_guest=USER      let who shows no key and is no user of this machine see what USER may
   api_host=NAME       the API is reached by that name, too; may be given several times
+  api_cert=FILE       serve the API over TLS, with the certificates in this PEM file
+  api_cert_key=FILE   the private key is in that PEM file [default: in the same]
   config=FILE         read settings from there [default: /etc/horace/horace.toml]
   nosuid, nodev, noexec, noatime, dirsync, sync, remount  as for any mount
 Words of fstab for others (_netdev, nofail, x-systemd.*, ...) are ignored.";

@@ -101,6 +101,10 @@ fn facts(status: &StatusRecord) -> Vec<(&'static str, String)> {
                 mount.open_files, mount.nodes, mount.inodes_by
             ),
         ));
+        facts.push(("api", mount.api.clone().unwrap_or_else(|| "none".into())));
+        if let Some(problem) = mount.api_cert.as_ref().and_then(|cert| cert.problem.as_ref()) {
+            facts.push(("certificate", format!("an older one serves: {problem}")));
+        }
         for refused in &mount.refused {
             let other = format!("{}: another filesystem is mounted there", refused.display());
             facts.push(("not served", other));

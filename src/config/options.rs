@@ -106,6 +106,10 @@ impl MountConfig {
             }
             "api_guest" => self.api_guest = Some(text("api_guest", value, "USER")?.into()),
             "api_host" => self.api_hosts.push(text("api_host", value, "NAME")?.into()),
+            "api_cert" => self.api_cert = Some(text("api_cert", value, "FILE")?.into()),
+            "api_cert_key" => {
+                self.api_cert_key = Some(text("api_cert_key", value, "FILE")?.into());
+            }
             "threads" => {
                 self.threads = Some(parse("threads", value, "a NUMBER up to 256", threads)?);
             }
@@ -296,7 +300,7 @@ mod tests {
     #[test]
     fn every_setting_can_be_given() {
         let config = with(
-            "state=/var/lib/h,api=[::1]:9000,api_also=127.0.0.1:9070,api_also=unix:/run/h,ro,allow_other,threads=3,descriptors=99,io=stream,passthrough=off,\
+            "state=/var/lib/h,api=[::1]:9000,api_also=127.0.0.1:9070,api_also=unix:/run/h,api_cert=/etc/c.pem,api_cert_key=/etc/k.pem,ro,allow_other,threads=3,descriptors=99,io=stream,passthrough=off,\
              keep=none,prune=12h,backup=6h,reconcile=2h,reconcile_threads=5,reconcile_rate=50M,disk=hdd,pack_after=2.5,pack_limit=4096,attr_timeout=0.25,config=/etc/h.toml,nosuid,nodev,noexec,noatime,dirsync,sync",
         )
         .unwrap();
@@ -304,6 +308,8 @@ mod tests {
         assert_eq!(config.api, Api::Listen("[::1]:9000".parse().unwrap()));
         let also = [Api::Listen("127.0.0.1:9070".parse().unwrap()), Api::Unix("/run/h".into())];
         assert_eq!(config.api_also, also);
+        assert_eq!(config.api_cert.as_deref(), Some("/etc/c.pem".as_ref()));
+        assert_eq!(config.api_cert_key.as_deref(), Some("/etc/k.pem".as_ref()));
         assert_eq!(config.access, Access::ReadOnly);
         assert_eq!(config.allow_other, Some(true));
         assert_eq!(config.threads.map(std::num::NonZeroUsize::get), Some(3));

@@ -11,6 +11,7 @@ use super::backups::{self, Failure};
 use super::reconciler::Asker;
 use super::restorer::Restorer;
 use super::verify;
+use crate::api::Tls;
 use crate::catalog::{Catalog, CollectionChange, LabelChange, VersionKey};
 use crate::causes::with_causes;
 use crate::config::{Access, Disk, MountConfig, Repeat};
@@ -22,8 +23,8 @@ use crate::fuse::session::PassthroughStatus;
 use crate::pruning::Scope;
 use crate::query::request::{self, PruneCap, PruneMode, Wait};
 use crate::query::status::{
-    Host, LimitsRecord, MountStatus, Passthrough, PruneReport, PruneTotals, ReconcileProgress,
-    ReconcileState, WatchRecord,
+    CertRecord, Host, LimitsRecord, MountStatus, Passthrough, PruneReport, PruneTotals,
+    ReconcileProgress, ReconcileState, WatchRecord,
 };
 use crate::query::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
 use crate::restore::Tree;
@@ -46,9 +47,25 @@ pub(super) struct MountHost {
     /// Why changes around the mount are not watched for; `None` if they are.
     pub(super) unwatched: Option<String>,
     /// Where the HTTP API is, once it is.
-    pub(super) api: Arc<OnceLock<String>>,
+    pub(super) api: Arc<OnceLock<Served>>,
     pub(super) asker: Asker,
     pub(super) restorer: Restorer,
+}
+
+/// The HTTP API as it is served.
+#[derive(Debug)]
+pub(super) struct Served {
+    /// Where.
+    pub(super) at: String,
+    /// With which certificate.
+    pub(super) tls: Option<Arc<Tls>>,
+}
+
+impl Served {
+    fn cert(&self) -> Option<CertRecord> {
+        let tls = self.tls.as_ref()?;
+        Some(CertRecord { path: tls.cert().into(), problem: tls.problem() })
+    }
 }
 
 impl MountHost {
@@ -81,7 +98,8 @@ impl Host for MountHost {
                 Handles::Open => "handles".into(),
                 Handles::Identify | Handles::None => "paths".into(),
             },
-            api: self.api.get().cloned(),
+            api: self.api.get().map(|served| served.at.clone()),
+            api_cert: self.api.get().and_then(Served::cert),
             threads: self.threads,
             open_files: open as u64,
             refused: refused.map(PathBuf::from).collect(),

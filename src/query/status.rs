@@ -153,6 +153,9 @@ pub struct MountStatus {
     /// Where the HTTP API is; null if it is off.
     #[serde(default)]
     pub api: Option<String>,
+    /// The certificate with which it is served; null if it is served without TLS.
+    #[serde(default)]
+    pub api_cert: Option<CertRecord>,
     /// Whether changes around the mount are found at once.
     #[serde(default)]
     pub watch: WatchRecord,
@@ -176,6 +179,17 @@ pub struct MountStatus {
     /// The copies of the catalog.
     #[serde(default)]
     pub backups: Option<BackupRecord>,
+}
+
+/// The certificate of the HTTP API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CertRecord {
+    /// Where it is.
+    #[serde(with = "lossy")]
+    #[schema(value_type = String)]
+    pub path: PathBuf,
+    /// What is wrong with the files as they are now; an older certificate serves in their place.
+    pub problem: Option<String>,
 }
 
 /// The copies of the catalog.

@@ -42,6 +42,7 @@ impl Host for FakeHost {
             io: "auto".into(),
             passthrough: Passthrough { enabled: false, reason: Some("fake".into()) },
             api: None,
+            api_cert: None,
             watch: crate::query::status::WatchRecord::default(),
             inodes_by: "handles".into(),
             threads: 2,
