@@ -22,6 +22,7 @@ mod label;
 mod log;
 mod manifest;
 mod mark;
+mod mcp;
 mod mount;
 mod output;
 mod prune;
@@ -116,6 +117,7 @@ enum Command {
     Verify(verify::Verify),
     Key(key::Key),
     Webhook(webhook::Webhook),
+    Mcp(mcp::Mcp),
 }
 
 /// How a command ended that did not fail.
@@ -206,6 +208,7 @@ fn run(args: Args) -> anyhow::Result<Outcome> {
         Command::Verify(command) => command.run(&mut context),
         Command::Key(command) => command.run(&mut context),
         Command::Webhook(command) => command.run(&mut context),
+        Command::Mcp(command) => command.run(&context),
     }?;
     context.out.flush()?;
     Ok(outcome)

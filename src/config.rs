@@ -270,7 +270,7 @@ impl Disk {
 /// Where the HTTP API listens.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Api {
-    /// Nowhere.
+    /// At no address, only at the daemon's own socket.
     Off,
     /// At the usual address, unless somebody else has it.
     #[default]

@@ -187,7 +187,7 @@ impl Mount {
     }
 }
 
-/// Whether the daemon has a use for a variable: its own settings, the place of `fusermount3`, the time
+/// Whether the daemon has a use for a variable: its own settings but no key, the place of `fusermount3`, the time
 /// zone, and what helps to find an error.
 fn is_for_daemon(name: &OsStr) -> bool {
     const KNOWN: [&str; 7] = [
@@ -199,7 +199,8 @@ fn is_for_daemon(name: &OsStr) -> bool {
         "SSL_CERT_FILE",
         "SSL_CERT_DIR",
     ];
-    name.as_bytes().starts_with(b"HORACE_") || KNOWN.iter().any(|known| name == *known)
+    (name.as_bytes().starts_with(b"HORACE_") && name != "HORACE_KEY")
+        || KNOWN.iter().any(|known| name == *known)
 }
 
 /// Reads the configuration file that was named, or the usual one if it is there.

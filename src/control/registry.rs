@@ -1,7 +1,7 @@
 //! Which mounts are served, by which daemon.
 //!
 //! Owns the runtime directory: each daemon has `<id>.json` there, which everybody may read, and
-//! `<id>.sock` beside it. The id comes from the backing directory's device and inode, so a daemon
+//! `<id>.sock` and `<id>.api` beside it, where it answers. The id comes from the backing directory's device and inode, so a daemon
 //! that starts after a crash replaces what the old one left. What a crash leaves otherwise is seen
 //! by nobody answering at the socket: readers ignore it and remove it where they may.
 
@@ -66,6 +66,11 @@ pub fn socket_path(runtime_dir: &Path, id: &str) -> PathBuf {
     runtime_dir.join(format!("{id}.sock"))
 }
 
+/// Where the daemon that has this socket speaks HTTP, wherever else it may do so.
+pub fn api_socket(socket: &Path) -> PathBuf {
+    socket.with_extension("api")
+}
+
 /// Makes the runtime directory: everybody may look into it, only its owner may change it.
 ///
 /// # Errors
@@ -103,7 +108,7 @@ pub fn runtime_dir_of(uid: u32, xdg_runtime_dir: Option<&OsStr>) -> Option<PathB
     dir.is_absolute().then(|| dir.join("horace"))
 }
 
-/// A daemon's entry, removed with its socket when this is dropped.
+/// A daemon's entry, removed with its sockets when this is dropped.
 #[derive(Debug)]
 #[must_use]
 pub struct Registration {
@@ -147,6 +152,7 @@ impl Drop for Registration {
         // What stays behind is taken for what a crash leaves.
         let _ = std::fs::remove_file(&self.file);
         let _ = std::fs::remove_file(&self.socket);
+        let _ = std::fs::remove_file(api_socket(&self.socket));
     }
 }
 
@@ -206,6 +212,7 @@ pub fn load(runtime_dirs: &[PathBuf]) -> Vec<Record> {
             tracing::debug!(file = %file.display(), "removing what a daemon left behind");
             let _ = std::fs::remove_file(&file);
             let _ = std::fs::remove_file(&record.socket);
+            let _ = std::fs::remove_file(api_socket(&record.socket));
         }
     }
     served.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));

@@ -23,16 +23,14 @@ use crate::webhooks::{Runner, Webhooks};
 /// What answers questions.
 pub(super) struct Front {
     server: Server,
-    http: Option<api::Server>,
+    http: api::Server,
     webhooks: Runner,
 }
 
 impl Front {
     pub(super) fn stop(self) {
         self.webhooks.stop();
-        if let Some(http) = self.http {
-            http.stop();
-        }
+        self.http.stop();
         self.server.stop();
     }
 }
@@ -89,8 +87,10 @@ impl Daemon {
             host: Arc::new(host),
         });
         let socket = registry::socket_path(runtime_dir, &id);
-        let server = Server::start(ServerConfig { socket, service: Arc::clone(&service) })?;
         let http = self.open_api(Arc::clone(&service), &served)?;
+        // Whoever starts an assistant's program gets to it here, and by no network.
+        http.listen(&api::Listen::Unix(registry::api_socket(&socket)), None)?;
+        let server = Server::start(ServerConfig { socket, service: Arc::clone(&service) })?;
         let webhooks = Runner::start(Webhooks::new(&self.state_path), service)?;
         let registration = Registration::publish(
             runtime_dir,
@@ -107,7 +107,7 @@ impl Daemon {
         &self,
         service: Arc<Service>,
         served: &OnceLock<Served>,
-    ) -> anyhow::Result<Option<api::Server>> {
+    ) -> anyhow::Result<api::Server> {
         let router = api::router(api::ApiConfig {
             service,
             keys: KeyFile::new(&self.state_path),
@@ -117,7 +117,7 @@ impl Daemon {
             roots: vec![self.config.mountpoint.clone(), self.config.backing.clone()],
         });
         let server = api::Server::start(router)?;
-        let Some(listen) = listen(&self.config.api) else { return Ok(None) };
+        let Some(listen) = listen(&self.config.api) else { return Ok(server) };
         match server.listen(&listen, self.tls.clone()) {
             Ok(address) => {
                 let scheme = if self.tls.is_some() { "https" } else { "http" };
@@ -127,13 +127,13 @@ impl Daemon {
                 for also in self.config.api_also.iter().filter_map(self::listen) {
                     server.listen(&also, self.tls.clone())?;
                 }
-                Ok(Some(server))
+                Ok(server)
             }
             // Another mount has the usual address: who wants two says where.
             Err(error) if self.config.api == Api::Usual => {
                 let error = with_causes(&error);
                 tracing::warn!(error, "no HTTP API: `api=ADDRESS:PORT` says where to serve it");
-                Ok(None)
+                Ok(server)
             }
             Err(error) => Err(error.into()),
         }

@@ -116,7 +116,7 @@ fn what_users_make_is_theirs_in_the_catalog() {
 }
 
 /// A copy of the program that every user may run.
-fn program(mounted: &Mounted) -> PathBuf {
+pub(crate) fn program(mounted: &Mounted) -> PathBuf {
     let copy = mounted.scratch("horace");
     fs::copy(env!("CARGO_BIN_EXE_horace"), &copy).unwrap();
     must(Command::new("chmod").arg("755").arg(&copy));

@@ -100,8 +100,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "daemon", "control", "query", "keys", "catalog", "store", "sys", "types", "clock",
-            "config", "file_id", "sizespec", "timespec", "webhooks",
+            "daemon", "control", "causes", "query", "keys", "catalog", "store", "sys", "types",
+            "clock", "config", "file_id", "sizespec", "timespec", "webhooks",
         ],
     ),
 ];
