@@ -20,6 +20,7 @@ mod diff;
 mod key;
 mod label;
 mod log;
+mod logging;
 mod manifest;
 mod mark;
 mod mcp;
@@ -51,6 +52,7 @@ use crate::control::lookup::LookupError;
 use crate::control::registry;
 use crate::query::request::{Failure, FailureCode};
 use crate::timespec::{TimeError, parse_time};
+use logging::LogFormat;
 use output::{Format, Output, OutputClosed, escape};
 
 /// Mount a directory so that every version of every file in it is remembered
@@ -74,6 +76,16 @@ struct Global {
     /// Log errors only, and show no progress
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
+    /// Write the log as lines of text or of JSON
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "HORACE_LOG_FORMAT",
+        value_name = "FORMAT"
+    )]
+    log_format: LogFormat,
     /// Colour the output: always, never, or on a terminal unless `NO_COLOR` is set
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
     color: Color,
@@ -172,12 +184,13 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    start_log(&args);
+    logging::start(&args.global, matches!(args.command, Command::Mount(_)));
+    let log_format = args.global.log_format;
     match run(args) {
         Ok(Outcome::Complete) => ExitCode::SUCCESS,
         Ok(Outcome::Partial) => ExitCode::from(3),
         Ok(Outcome::Damaged) => ExitCode::from(1),
-        Err(error) => report(&error),
+        Err(error) => report(&error, log_format),
     }
 }
 
@@ -321,48 +334,24 @@ fn command_line(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     line
 }
 
-fn start_log(args: &Args) {
-    use tracing_subscriber::EnvFilter;
-    use tracing_subscriber::field::MakeExt;
-    use tracing_subscriber::fmt::format::debug_fn;
-    let serves = matches!(args.command, Command::Mount(_));
-    let level = match (args.global.quiet, args.global.verbose) {
-        (true, _) => "error",
-        (false, 0) if serves => "info,fuser=warn",
-        (false, 0) => "warn",
-        (false, 1) => "debug,fuser=info",
-        (false, _) => "trace",
-    };
-    let filter = EnvFilter::try_from_env("HORACE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    // A line each, whatever is in the names that it tells of.
-    let fields = debug_fn(|writer, field, value| {
-        let value = format!("{value:?}");
-        let value = escape(value.as_bytes());
-        match field.name() {
-            "message" => write!(writer, "{value}"),
-            name => write!(writer, "{name}={value}"),
-        }
-    });
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .fmt_fields(fields.delimited(" "))
-        .with_ansi(std::io::stderr().is_terminal() && args.global.color != Color::Never)
-        .with_writer(std::io::stderr)
-        .init();
-}
-
 /// Tells of an error; nobody is told where nobody reads on.
 #[expect(clippy::print_stderr, reason = "this is where errors are told")]
-fn report(error: &anyhow::Error) -> ExitCode {
+fn report(error: &anyhow::Error, log_format: LogFormat) -> ExitCode {
     if error.is::<OutputClosed>() {
         return ExitCode::SUCCESS;
     }
     if let Some(mount::ChildFailed(code)) = error.downcast_ref() {
         return ExitCode::from(*code);
     }
-    eprintln!("horace: {}", message(error));
-    if let Some(hint) = hint(error) {
-        eprintln!("hint: {}", escape(hint.as_bytes()));
+    let (message, hint) = (message(error), hint(error));
+    match log_format {
+        LogFormat::Json => tracing::error!(hint, "{message}"),
+        LogFormat::Text => {
+            eprintln!("horace: {message}");
+            if let Some(hint) = hint {
+                eprintln!("hint: {}", escape(hint.as_bytes()));
+            }
+        }
     }
     let usage = error.is::<OptionError>() || error.is::<ConfigFileError>();
     ExitCode::from(if usage { 2 } else { 1 })

@@ -19,6 +19,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::config::{ConfigFile, DEFAULT_FILE, MountConfig, OWN_DIR, Occasion};
 
+use super::logging::LogFormat;
 use super::umount::{Life, mountpoint_of, must_be_mounted, no_fusermount};
 use super::{Advised, Context, Global, Outcome};
 
@@ -161,6 +162,9 @@ impl Mount {
             command.arg("--quiet");
         }
         command.args((0..global.verbose).map(|_| "--verbose"));
+        if global.log_format == LogFormat::Json {
+            command.args(["--log-format", "json"]);
+        }
         command.arg("--runtime-dir").arg(runtime_dir);
         for words in &self.options {
             command.arg("-o").arg(words);

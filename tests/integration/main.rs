@@ -29,6 +29,7 @@ mod interleaved;
 mod keep;
 mod layers;
 mod load;
+mod logs;
 mod mapped;
 mod mapping;
 mod names;
