@@ -37,7 +37,7 @@ use crate::query::Service;
 use crate::webhooks::Webhooks;
 
 pub use peer::Peer;
-pub use server::{Server, ServerError};
+pub use server::{Patience, Server, ServerError};
 pub use tls::{CertFiles, Tls, TlsError};
 
 /// The largest body of a request, in bytes.

@@ -1,13 +1,14 @@
 //! The listeners.
 //!
 //! Owns the runtime's threads, which are its own, and how many connections each listener has. Who is slow to greet
-//! or to send a request is cut off. Over the network there is TLS if there is a certificate, and only TLS
+//! or to send a request is cut off, and so is who reads nothing of what is there for them. Over the network there is TLS if there is a certificate, and only TLS
 //! then. Stopping ends every connection, also those that would follow events for ever.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -30,10 +32,6 @@ use crate::sys::process;
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 2048;
-/// How long the head of a request may take.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take to agree on how to encrypt.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 /// What the first byte of TLS is: a record of a handshake.
 const HANDSHAKE: u8 = 22;
 /// What is told to who speaks HTTP where TLS is spoken.
@@ -44,6 +42,24 @@ const SPEAK_TLS: &[u8] =
 const GRACE: Duration = Duration::from_secs(2);
 /// How long nothing is accepted when there are no descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long clients may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// To agree on how to encrypt.
+    pub greeting: Duration,
+    /// To send the head of a request.
+    pub head: Duration,
+    /// To make room for more of an answer, however little.
+    pub stalled: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let [greeting, head, stalled] = [10, 10, 60].map(Duration::from_secs);
+        Self { greeting, head, stalled }
+    }
+}
 
 /// The API cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +94,7 @@ enum Listener {
 #[derive(Debug, Clone)]
 struct Serving {
     router: Router,
+    patience: Patience,
     stop: CancellationToken,
 }
 
@@ -86,7 +103,7 @@ impl Server {
     ///
     /// # Errors
     /// If there are no threads.
-    pub fn start(router: Router) -> Result<Self, ServerError> {
+    pub fn start(router: Router, patience: Patience) -> Result<Self, ServerError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(64)
@@ -94,7 +111,7 @@ impl Server {
             .enable_all()
             .build()
             .map_err(ServerError::Threads)?;
-        let serving = Serving { router, stop: CancellationToken::new() };
+        let serving = Serving { router, patience, stop: CancellationToken::new() };
         Ok(Self { runtime: Some(runtime), serving })
     }
 
@@ -209,6 +226,7 @@ async fn accept_one(
                     tokio::spawn(serve_tls(stream, Arc::clone(tls), peer, serving, permit));
                 }
                 None => {
+                    let stream = impatient(stream, serving.patience);
                     tokio::spawn(serve(stream, peer, serving, permit));
                 }
             }
@@ -216,6 +234,7 @@ async fn accept_one(
         Listener::Unix(listener) => {
             let (stream, _) = listener.accept().await?;
             let peer = Peer::Process(process::peer(stream.as_fd())?);
+            let stream = impatient(stream, serving.patience);
             tokio::spawn(serve(stream, peer, serving, permit));
         }
     }
@@ -231,7 +250,8 @@ async fn serve_tls(
     permit: OwnedSemaphorePermit,
 ) {
     let stop = serving.stop.clone();
-    let greeted = tokio::time::timeout(GREETING_TIMEOUT, greet(stream, &tls));
+    let patience = serving.patience;
+    let greeted = tokio::time::timeout(patience.greeting, greet(stream, &tls, patience));
     match stop.run_until_cancelled(greeted).await {
         Some(Ok(Ok(stream))) => serve(stream, peer, serving, permit).await,
         Some(Ok(Err(error))) => tracing::debug!(%error, "a client of the HTTP API speaks no TLS"),
@@ -243,6 +263,7 @@ async fn serve_tls(
 async fn greet(
     mut stream: TcpStream,
     tls: &Tls,
+    patience: Patience,
 ) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<>> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE] {
@@ -252,29 +273,50 @@ async fn greet(
         stream.shutdown().await?;
         return Err(io::ErrorKind::InvalidData.into());
     }
-    tls.acceptor().accept(stream).await
+    tls.acceptor().accept(impatient(stream, patience)).await
+}
+
+/// A stream that breaks when the other end takes nothing for too long.
+fn impatient<S: AsyncRead + AsyncWrite>(
+    stream: S,
+    patience: Patience,
+) -> Pin<Box<TimeoutStream<S>>> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(patience.stalled));
+    Box::pin(stream)
 }
 
 /// Serves one connection until either end has enough.
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
-    Serving { router, stop }: Serving,
+    Serving { router, patience, stop }: Serving,
     _permit: OwnedSemaphorePermit,
 ) {
-    let peer = Arc::new(peer);
+    let (source, peer) = (peer.source(), Arc::new(peer));
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(Arc::clone(&peer));
         router.clone().oneshot(request)
     });
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::select! {
         () = stop.cancelled() => {}
-        ended = connection => if let Err(error) = ended {
-            tracing::debug!(error, "a connection of the HTTP API broke");
+        ended = connection => match ended {
+            Ok(()) => {}
+            Err(error) if is_stalled(&*error) => {
+                tracing::info!(?source, "cut off a client of the HTTP API that does not read");
+            }
+            Err(error) => tracing::debug!(error, "a connection of the HTTP API broke"),
         },
     }
+}
+
+/// Whether a connection broke because the other end did not read.
+fn is_stalled(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::TimedOut)
 }

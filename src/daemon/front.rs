@@ -116,7 +116,7 @@ impl Daemon {
             hosts: self.config.api_hosts.clone(),
             roots: vec![self.config.mountpoint.clone(), self.config.backing.clone()],
         });
-        let server = api::Server::start(router)?;
+        let server = api::Server::start(router, api::Patience::default())?;
         let Some(listen) = listen(&self.config.api) else { return Ok(server) };
         match server.listen(&listen, self.tls.clone()) {
             Ok(address) => {

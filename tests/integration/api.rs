@@ -8,6 +8,7 @@ mod live;
 mod mcp;
 mod page;
 mod reports;
+mod slow;
 mod tls;
 mod tools;
 mod webhooks;

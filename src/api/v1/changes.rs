@@ -1,8 +1,8 @@
 //! The log of changes: page by page, and as it grows.
 //!
 //! Events are server-sent: `id` is the number of the change, so that a client that lost the connection goes on
-//! behind what it has seen, and misses nothing. A client that does not read is dropped: when it comes
-//! back, it goes on in the same way.
+//! behind what it has seen, and misses nothing. A client that falls far behind is told so and cut off, and the
+//! server cuts off one that reads nothing: when it comes back, it goes on in the same way.
 
 use std::convert::Infallible;
 use std::sync::Arc;
