@@ -6,6 +6,7 @@
 //! crosses to a thread of its own in one place, `ask`.
 
 mod ask;
+mod body;
 mod caller;
 mod docs;
 mod gateway;
@@ -26,11 +27,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::keys::KeyFile;
 use crate::query::Service;
@@ -39,11 +38,6 @@ use crate::webhooks::Webhooks;
 pub use peer::Peer;
 pub use server::{Patience, Server, ServerError};
 pub use tls::{CertFiles, Tls, TlsError};
-
-/// The largest body of a request, in bytes.
-const MAX_BODY: usize = 64 * 1024;
-/// How long a body may pause.
-const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,11 +107,10 @@ pub fn router(config: ApiConfig) -> Router {
         .route("/metrics", get(metrics::answer))
         .fallback(problem::no_such_place)
         .method_not_allowed_fallback(problem::no_such_method)
+        .layer(middleware::from_fn(body::take_in))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), caller::check_host))
         .layer(middleware::map_response(problem::tidy))
         .layer(middleware::from_fn(metrics::count))
         .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(api)
 }

@@ -24,10 +24,11 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval_at, timeout};
 
+use super::body::MAX_BODY;
 use super::caller::Caller;
 use super::peer::{Peer, Source};
 use super::problem::{Code, Problem};
-use super::{Api, MAX_BODY, State, page};
+use super::{Api, State, page};
 use calls::Call;
 
 /// How often a client is asked whether it is there.

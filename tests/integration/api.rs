@@ -1,6 +1,7 @@
 //! The HTTP API, asked by curl as anybody would.
 
 mod access;
+mod attacks;
 mod files;
 mod gateway;
 mod labels;

@@ -33,6 +33,8 @@ use crate::types::ContentHash;
 const PART: usize = 256 * 1024;
 /// The largest contents that are compared, in bytes.
 const MOST_TO_COMPARE: u64 = 4 << 20;
+/// The most lines of contents that are compared: each takes more memory than its bytes.
+const MOST_LINES: usize = 200_000;
 /// What a preview may not do.
 const SANDBOX: &str = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
@@ -320,8 +322,8 @@ pub(super) async fn diff(
     let name = String::from_utf8_lossy(&path).into_owned();
     let labels = (format!("{name}@{}", left.version), format!("{name}@{}", right.version));
     let same = a.record.sha256.zip(b.record.sha256).map(|(a, b)| a == b);
-    let compared = tokio::task::spawn_blocking(move || compare(&a, &b, &labels));
-    let unified = compared.await.map_err(Problem::internal)?.map_err(Problem::internal)?;
+    let compared = state.block(move |_| Ok(compare(&a, &b, &labels)));
+    let unified = compared.await?.map_err(Problem::internal)?;
     Ok(Json(Difference { a: left, b: right, same, unified }))
 }
 
@@ -346,7 +348,8 @@ fn text(found: &Found) -> io::Result<Option<String>> {
         bytes.extend_from_slice(&reading.next()?);
     }
     let is_binary = bytes.iter().take(8192).any(|byte| *byte == 0);
-    Ok(String::from_utf8(bytes).ok().filter(|_| !is_binary))
+    let is_long = memchr::memchr_iter(b'\n', &bytes).nth(MOST_LINES).is_some();
+    Ok(String::from_utf8(bytes).ok().filter(|_| !is_binary && !is_long))
 }
 
 #[cfg(test)]
