@@ -268,27 +268,35 @@ fn typed_time(text: Option<&str>, now_ns: i64) -> Result<Option<i64>, TimeError>
     text.map(|text| parse_time(text, now_ns, &jiff::tz::TimeZone::system())).transpose()
 }
 
+/// Options of a mount that have a variable, too.
+const VARIABLES: [&str; 21] = [
+    "state",
+    "io",
+    "passthrough",
+    "keep",
+    "threads",
+    "descriptors",
+    "prune",
+    "backup",
+    "reconcile",
+    "disk",
+    "reconcile_threads",
+    "reconcile_rate",
+    "attr_timeout",
+    "watch",
+    "api",
+    "api_also",
+    "api_guest",
+    "api_host",
+    "api_cert",
+    "api_cert_key",
+    "config",
+];
+
 /// The settings in the environment as option words, which those of `-o` come after.
 fn environment_options() -> anyhow::Result<Vec<String>> {
-    const NAMES: [&str; 15] = [
-        "state",
-        "api",
-        "api_guest",
-        "api_host",
-        "api_cert",
-        "api_cert_key",
-        "threads",
-        "descriptors",
-        "io",
-        "passthrough",
-        "keep",
-        "prune",
-        "backup",
-        "attr_timeout",
-        "config",
-    ];
     let mut words = Vec::new();
-    for name in NAMES {
+    for name in VARIABLES {
         let variable = format!("HORACE_{}", name.to_ascii_uppercase());
         if let Some(value) = std::env::var_os(&variable) {
             let value = value
@@ -435,6 +443,18 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_with_a_value_has_a_variable() {
+        let args = Args::command();
+        let help = args.find_subcommand("mount").unwrap().get_after_help().unwrap().to_string();
+        let named: Vec<_> = help
+            .lines()
+            .filter_map(|line| Some(line.strip_prefix("  ")?.split_once('=')?.0))
+            .filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+            .collect();
+        assert_eq!(named, VARIABLES);
     }
 
     #[test]
