@@ -12,6 +12,7 @@ mod docs;
 mod gateway;
 mod health;
 mod log_end;
+mod log_parts;
 mod mcp;
 mod metrics;
 mod page;
@@ -80,6 +81,7 @@ struct Api {
     config: ApiConfig,
     gate: ask::Gate,
     log_end: log_end::LogEnd,
+    log_parts: log_parts::LogParts,
     replies: v1::Replies,
     connections: tools::Connections,
 }
@@ -92,6 +94,7 @@ pub fn router(config: ApiConfig) -> Router {
         config,
         gate: ask::Gate::new(),
         log_end: log_end::LogEnd::default(),
+        log_parts: log_parts::LogParts::default(),
         replies: v1::Replies::default(),
         connections: tools::Connections::default(),
     });

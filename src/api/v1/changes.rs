@@ -17,6 +17,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::super::caller::Caller;
+use super::super::log_parts::{Part, Wanted};
 use super::super::problem::{Code, Problem};
 use super::super::{Api, State};
 use super::{Params, limit, path};
@@ -127,11 +128,10 @@ pub(super) async fn events(
         Feed { api: Arc::clone(&state), caller, path: PathField(path), since, caught_up: false };
     let events = futures::stream::unfold(Some(events), |feed| async move {
         let mut feed = feed?;
-        let (events, more) = feed.next().await;
-        Some((
-            futures::stream::iter(events.into_iter().map(Ok::<_, Infallible>)),
-            more.then_some(feed),
-        ))
+        let (part, more) = feed.next().await;
+        let events =
+            (0..part.events.len()).map(move |n| Ok::<_, Infallible>(part.events[n].clone()));
+        Some((futures::stream::iter(events), more.then_some(feed)))
     });
     Ok(Sse::new(events.flatten()).keep_alive(KeepAlive::new().interval(ALIVE)))
 }
@@ -148,37 +148,52 @@ struct Feed {
 
 impl Feed {
     /// The next events, at least one, and whether more follow.
-    async fn next(&mut self) -> (Vec<Event>, bool) {
+    async fn next(&mut self) -> (Arc<Part>, bool) {
         match self.wait().await {
-            Ok(changes) => (changes.iter().map(event).collect(), true),
-            Err(problem) => (vec![problem_event(&problem)], false),
+            Ok(part) => (part, true),
+            Err(problem) => {
+                let events = vec![problem_event(&problem)];
+                (Arc::new(Part { events, last: None }), false)
+            }
         }
     }
 
-    async fn wait(&mut self) -> Result<Vec<ChangeRecord>, Problem> {
+    async fn wait(&mut self) -> Result<Arc<Part>, Problem> {
         loop {
             let end = self.api.log_end_after(self.since).await?;
             if self.caught_up && end.0 - self.since.0 > FAR_BEHIND {
                 let detail = "too slow: go on with `/api/v1/changes`, or come back here";
                 return Err(Problem::new(Code::TooMany, detail));
             }
-            let request = Request::Changes {
-                path: self.path.clone(),
-                since: Some(self.since),
-                follow: Follow::No,
-                limit: Some(BURST as u64),
+            let wanted = Wanted {
+                actor: self.caller.actor.clone(),
+                path: self.path.0.clone(),
+                since: self.since,
+                end,
             };
-            let changes: Vec<ChangeRecord> = self.api.records(&self.caller, request, BURST).await?;
-            let whole = changes.len() < BURST;
+            let part = self.api.log_parts.get(wanted, self.read()).await?;
+            let whole = part.events.len() < BURST;
             self.caught_up |= whole;
             // What others may see and this one not is behind it, too.
-            let last = changes.last().map(|change| change.seq);
+            let last = part.last;
             self.since =
                 if whole { end.max(last.unwrap_or_default()) } else { last.unwrap_or(end) };
-            if !changes.is_empty() {
-                return Ok(changes);
+            if !part.events.is_empty() {
+                return Ok(part);
             }
         }
+    }
+
+    async fn read(&self) -> Result<Part, Problem> {
+        let request = Request::Changes {
+            path: self.path.clone(),
+            since: Some(self.since),
+            follow: Follow::No,
+            limit: Some(BURST as u64),
+        };
+        let changes: Vec<ChangeRecord> = self.api.records(&self.caller, request, BURST).await?;
+        let last = changes.last().map(|change| change.seq);
+        Ok(Part { events: changes.iter().map(event).collect(), last })
     }
 }
 
