@@ -74,6 +74,13 @@ use queue::Queue;
 /// Name of the database file in the state directory.
 pub const FILE_NAME: &str = "catalog.db";
 
+/// Connections of readers that stay open while many ask: to open one takes longer than most questions.
+pub const KEPT_READERS: usize = 16;
+/// As many stay open when few ask.
+const IDLE_READERS: usize = 4;
+/// How long many have asked after there were too few connections.
+const BUSY: Duration = Duration::from_secs(10);
+
 /// Fact about the catalog: when the last orderly stop was, in nanoseconds; 0 while running.
 const STOPPED: &str = "stopped_ns";
 /// Fact about the catalog: what boot and mount of the backing filesystem the last run was of.
@@ -256,13 +263,42 @@ struct Threads {
     names: JoinHandle<()>,
 }
 
+/// Connections that wait for readers, each with the generation of the files that it has open.
+#[derive(Default)]
+struct Readers {
+    idle: Vec<(u64, Reader)>,
+    /// When there was none for somebody.
+    missed: Option<Instant>,
+}
+
+impl Readers {
+    fn take(&mut self) -> Option<(u64, Reader)> {
+        let taken = self.idle.pop();
+        if taken.is_none() {
+            self.missed = Some(Instant::now());
+        }
+        taken
+    }
+
+    /// Returns it if it is one too many, to be closed without the lock.
+    fn put_back(&mut self, generation: u64, reader: Reader) -> Option<Reader> {
+        let is_busy = self.missed.is_some_and(|missed| missed.elapsed() < BUSY);
+        let most = if is_busy { KEPT_READERS } else { IDLE_READERS };
+        if self.idle.len() >= most {
+            return Some(reader);
+        }
+        self.idle.push((generation, reader));
+        None
+    }
+}
+
 /// A catalog that is open for writing; one per backing directory.
 pub struct Catalog {
     path: PathBuf,
     queue: Arc<Queue>,
     health: Arc<Health>,
     /// Free connections, each with the generation of the files that it has open.
-    readers: Mutex<Vec<(u64, Reader)>>,
+    readers: Mutex<Readers>,
     names: Arc<LiveNames>,
     threads: Mutex<Option<Threads>>,
     past: Past,
@@ -382,9 +418,8 @@ impl Catalog {
         &self,
         query: impl FnOnce(&mut Reader) -> Result<T, E>,
     ) -> Result<T, E> {
-        const KEPT: usize = 4;
         let generation = self.health.generation();
-        let pooled = self.readers.lock().pop().filter(|(of, _)| *of == generation);
+        let pooled = self.readers.lock().take().filter(|(of, _)| *of == generation);
         let mut reader = match pooled {
             Some((_, reader)) => reader,
             None => {
@@ -392,9 +427,9 @@ impl Catalog {
             }
         };
         let result = query(&mut reader);
-        let mut readers = self.readers.lock();
-        if result.is_ok() && readers.len() < KEPT {
-            readers.push((generation, reader));
+        if result.is_ok() {
+            let left = self.readers.lock().put_back(generation, reader);
+            drop(left);
         }
         result
     }
@@ -446,7 +481,7 @@ impl Catalog {
         if names.join().is_err() {
             tracing::error!("the thread that reads names panicked");
         }
-        self.readers.lock().clear();
+        self.readers.lock().idle.clear();
         if let Err(error) = checkpoint::make_durable(&self.path) {
             tracing::warn!(%error, "last checkpoint failed, the WAL stays");
         }

@@ -21,13 +21,13 @@ use super::Api;
 use super::caller::{Caller, PENALTY};
 use super::peer::Source;
 use super::problem::{Code, Problem};
-use crate::catalog::{CatalogError, When};
+use crate::catalog::{CatalogError, KEPT_READERS, When};
 use crate::query::request::{End, Request};
 use crate::query::{Listener, QueryError, Service, Sink};
 use crate::types::Kind;
 
-/// Queries that run at once.
-const RUNNING: usize = 16;
+/// Queries that run at once; each has two of the connections that the catalog keeps open.
+const RUNNING: usize = KEPT_READERS / 2;
 /// Requests of one source in a second, on average and at once.
 const RATE: NonZeroU32 = NonZeroU32::new(4000).expect("not zero");
 /// Wrong keys of one source in a minute.
