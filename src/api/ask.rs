@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Bytes;
-
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use serde::de::DeserializeOwned;
@@ -250,7 +249,7 @@ impl<R: DeserializeOwned> Sink for First<R> {
 }
 
 /// Who waits for a whole answer.
-pub(super) struct Waiting;
+struct Waiting;
 
 impl Listener for Waiting {
     fn is_gone(&self, wait: Duration) -> io::Result<bool> {

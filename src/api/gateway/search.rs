@@ -42,13 +42,18 @@ pub(super) async fn search(
         names: if given.switch("include_deleted") { Names::AndDeleted } else { Names::Live },
         size: wanted.size(),
         since_ns: wanted.since_ns,
+        until_ns: wanted.until_ns,
+        sha256: wanted.checksum.map(|checksum| checksum.to_string()),
+        kind: Some(Kind::File),
         tags: crate::api::v1::tags(given.get("tags")),
         collection: given.get("collection").map(str::to_owned),
         ..SearchFilter::default()
     };
     let request = Request::Search { path: PathField(prefix), filter };
     let mut found: Vec<SearchRecord> = state.records(&caller, request, MOST).await?;
-    found.retain(|record| record.kind == Kind::File && wanted.has(record, query));
+    if given.get("glob").is_some() {
+        found.retain(|record| has_text(record, query));
+    }
     found.sort_by(|a, b| {
         let (a, b) = if wanted.ascending { (b, a) } else { (a, b) };
         let times = updated(b).cmp(updated(a));
@@ -66,11 +71,10 @@ struct Wanted {
     min_size: Option<u64>,
     max_size: Option<u64>,
     since_ns: Option<i64>,
-    until: Option<String>,
+    until_ns: Option<i64>,
     checksum: Option<ContentHash>,
     by_path: bool,
     ascending: bool,
-    substring: bool,
 }
 
 impl Wanted {
@@ -93,11 +97,10 @@ impl Wanted {
             min_size: given.number("min_size", 0, u64::MAX)?,
             max_size: given.number("max_size", 0, u64::MAX)?,
             since_ns: time("since")?,
-            until: time("until")?.map(crate::timespec::rfc3339),
+            until_ns: time("until")?,
             checksum,
             by_path: sort == "path",
             ascending: given.get("order") == Some("asc"),
-            substring: given.get("glob").is_some(),
         })
     }
 
@@ -105,13 +108,11 @@ impl Wanted {
         (self.min_size.is_some() || self.max_size.is_some())
             .then(|| self.min_size.unwrap_or(0)..=self.max_size.unwrap_or(u64::MAX))
     }
+}
 
-    fn has(&self, record: &SearchRecord, query: &str) -> bool {
-        let path = String::from_utf8_lossy(&record.path.0).to_lowercase();
-        self.checksum.is_none_or(|wanted| record.sha256 == Some(wanted))
-            && self.until.as_deref().is_none_or(|until| updated(record) <= until)
-            && (!self.substring || path.contains(&query.to_lowercase()))
-    }
+/// Whether a text is in a path; the case does not count.
+fn has_text(record: &SearchRecord, text: &str) -> bool {
+    String::from_utf8_lossy(&record.path.0).to_lowercase().contains(&text.to_lowercase())
 }
 
 /// A digest, with or without its `sha256:`.
