@@ -14,8 +14,8 @@ use crate::tools::have;
 
 const SECONDS: u64 = 8;
 const MIB: u64 = 1 << 20;
-/// As many as may come while as many are taken in, and what the writers bring meanwhile.
-const MOST_WAITING: u64 = 2 * 16_384 + 1_000;
+/// As many as may come while as many are taken in, and what the writers bring meanwhile although they wait each time.
+const MOST_WAITING: u64 = 2 * 16_384 + 8_000;
 
 fn seconds() -> Duration {
     let text = std::env::var("HORACE_LOAD_SECONDS").ok();
