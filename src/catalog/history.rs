@@ -8,8 +8,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::marks::{NOTE_COLUMN, PINNED_COLUMN};
 use super::names::NameKey;
-use super::preserve::{OBJECT, PREFIX};
-use super::preserve::{SOURCE_COLUMNS, Source};
+use super::preserve::{OBJECT, PREFIX, SOURCE_COLUMNS, Source};
 use super::read::Reader;
 use super::rows::{ChangeOp, get_hash, get_u64};
 use super::{CatalogError, When};

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Counted;
 use crate::catalog::{NodeInfo, When};
 use crate::query::request::PathField;
 use crate::query::{Query, QueryError};
@@ -31,10 +32,10 @@ pub struct DuplicateRecord {
 /// The first bytes of a digest, by which contents are told apart before they are told of.
 type Short = [u8; 8];
 
-/// One content, and who has it.
+/// One content, and how many files have it.
 struct Group {
     size: u64,
-    files: Vec<FileId>,
+    files: u64,
     paths: Vec<PathField>,
 }
 
@@ -61,15 +62,15 @@ impl Query<'_, '_> {
             Ok(())
         })?;
         seen.retain(|_, (_, several)| *several);
-        let mut groups: HashMap<ContentHash, Group> = HashMap::new();
+        let (mut groups, mut counted) = (HashMap::<ContentHash, Group>::new(), Counted::default());
         self.walk(path, When::Now, |_, _, found, node| {
             let Some(hash) = content(node).filter(|hash| seen.contains_key(&short(*hash))) else {
                 return Ok(());
             };
-            let new = || Group { size: node.size, files: Vec::new(), paths: Vec::new() };
+            let new = || Group { size: node.size, files: 0, paths: Vec::new() };
             let group = groups.entry(hash).or_insert_with(new);
-            if !group.files.contains(&node.id) {
-                group.files.push(node.id);
+            if counted.add(node.id) {
+                group.files += 1;
             }
             if group.paths.len() < PATHS {
                 group.paths.push(PathField(found.into()));
@@ -93,7 +94,6 @@ fn short(hash: ContentHash) -> Short {
 
 fn record((sha256, group): (ContentHash, Group)) -> Option<DuplicateRecord> {
     let Group { size, files, paths } = group;
-    let files = files.len() as u64;
     let reclaimable = size.saturating_mul(files.checked_sub(1).filter(|others| *others > 0)?);
     Some(DuplicateRecord { sha256, size, files, reclaimable, paths })
 }

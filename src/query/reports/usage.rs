@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Counted;
 use crate::catalog::When;
 use crate::query::request::{NameField, PathField};
 use crate::query::{Query, QueryError};
-use crate::types::{FileId, Kind, Name};
+use crate::types::{Kind, Name};
 
 /// How much there is of something.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -75,24 +76,6 @@ pub struct UsageQuery {
 struct Sums {
     whole: Amounts,
     entries: BTreeMap<Name, (Kind, Amounts)>,
-}
-
-/// Files that were counted; their numbers are dense.
-#[derive(Debug, Default)]
-struct Counted(Vec<u64>);
-
-impl Counted {
-    /// Whether a file comes for the first time.
-    fn add(&mut self, file: FileId) -> bool {
-        let word = usize::try_from(file.0 / 64).unwrap_or(usize::MAX - 1);
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
-        }
-        let bit = 1 << (file.0 % 64);
-        let is_new = self.0[word] & bit == 0;
-        self.0[word] |= bit;
-        is_new
-    }
 }
 
 impl Amounts {
@@ -180,19 +163,4 @@ fn merge(now: Sums, then: Option<Sums>) -> Vec<UsageEntry> {
         then: Some(then),
     }));
     entries
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_has_several_names_counts_once() {
-        let mut counted = Counted::default();
-        let first: Vec<bool> = [0, 63, 64, 1_000_000, 63, 0, 65]
-            .map(|file| counted.add(FileId(file)))
-            .into_iter()
-            .collect();
-        assert_eq!(first, [true, true, true, true, false, false, true]);
-    }
 }
