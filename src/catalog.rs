@@ -56,7 +56,7 @@ pub use marks::LastPrune;
 pub use names::LiveNames;
 pub use packing::{Amount, DueObject, ObjectTotals, Survey};
 pub use preserve::{Awaited, Source, Unread, VersionKey};
-pub use read::{Located, NodeInfo, Reader, When, components, is_below};
+pub use read::{Located, NodeInfo, Reader, When};
 pub use retained::{FileHistory, Retained, StoredContent};
 pub use rows::ChangeOp;
 pub use touched::{ByWhom, Named, Touched};

@@ -25,13 +25,12 @@ use std::collections::{HashMap, HashSet};
 
 use jiff::tz::TimeZone;
 
-use crate::catalog::{
-    CatalogError, FileHistory, Reader, Retained, Source, StoredContent, is_below,
-};
+use crate::catalog::{CatalogError, FileHistory, Reader, Retained, Source, StoredContent};
 use crate::retention::{
     Candidate, Decision, History, Item, KeepReason, Life, PressureQueue, Retention, Tally,
 };
 use crate::types::ContentHash;
+use crate::types::path::is_below;
 
 /// What nobody needs goes once it has been there for so long, in nanoseconds: what needs it may be on
 /// its way to the catalog.

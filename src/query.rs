@@ -51,6 +51,7 @@ use crate::restore::PlanError;
 use crate::store::Packed;
 use crate::store::pack::PackError;
 use crate::types::FileId;
+use crate::types::path::parent;
 
 /// Where the lines of an answer go.
 pub trait Sink {
@@ -326,8 +327,7 @@ impl Query<'_, '_> {
             return Ok(());
         }
         // What is not there at all is not forbidden, unless its directory is.
-        let parent = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
-        if self.guard.path(self.side, &path[..parent], Want::Search)?
+        if self.guard.path(self.side, parent(path), Want::Search)?
             && self.side.locate(path)?.is_none()
         {
             return Err(QueryError::NotFound { path: path.into() });

@@ -3,6 +3,7 @@
 //! Owns the newtypes for identities, digests, attributes and names, with their text forms. Never
 //! does I/O. The meanings are those of the glossary in the crate documentation.
 
+pub mod path;
 mod xattrs;
 
 use std::fmt;

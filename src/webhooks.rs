@@ -1,8 +1,8 @@
 //! Webhooks: changes that are posted to somebody else as they happen.
 //!
 //! Owns `webhooks.json`, which says what goes where, with the secrets, and `webhooks-sent.json`, which says how far
-//! each is; both are private. A webhook gets what root sees, so only root and who mounted have to do with them. They are made
-//! at the command line, also where no daemon runs, and over the API; the daemon sees it within a second.
+//! each is; both are private. A webhook gets what root sees, so only root and who mounted have to do with them. They
+//! are made at the command line, also where no daemon runs, and over the API; the daemon sees it within a second.
 //!
 //! # Order of steps
 //! `post → 2xx → place`: a crash between the last two has the same changes posted again, with the same numbers. So

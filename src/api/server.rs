@@ -1,8 +1,9 @@
 //! The listeners.
 //!
 //! Owns the runtime's threads, which are its own, and how many connections each listener has. Who is slow to greet
-//! or to send a request is cut off, and so is who reads nothing of what is there for them. Over the network there is TLS if there is a certificate, and only TLS
-//! then. Stopping ends every connection, also those that would follow events for ever.
+//! or to send a request is cut off, and so is who reads nothing of what is there for them. Over the network there
+//! is TLS if there is a certificate, and only TLS then. Stopping ends every connection, also those that would
+//! follow events for ever.
 
 use std::io;
 use std::net::SocketAddr;

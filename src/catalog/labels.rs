@@ -1,7 +1,8 @@
 //! What people say of files: labels, and collections of files.
 //!
 //! Owns their tables. As marks they are no changes of the tree, and are in no log. They hang on the file, and
-//! so go where it goes, and stay while it is deleted, unless somebody else makes a file in its place. Limits are a matter of whoever hands them in.
+//! so go where it goes, and stay while it is deleted, unless somebody else makes a file in its place. Limits are a
+//! matter of whoever hands them in.
 
 use rusqlite::{OptionalExtension, Params, params};
 use serde::{Deserialize, Serialize};

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{get_hash, get_u64};
 use super::{CatalogError, IMPORTED, INCARNATION, Past, STOPPED, schema};
+use crate::types::path::components;
 use crate::types::{ContentHash, FileId, InodeKey, Kind, Name, Seq, Stamp};
 
 /// Which state of the tree is asked for.
@@ -584,17 +585,6 @@ impl Reader {
             })
             .optional()?)
     }
-}
-
-/// The names in a path; slashes before, after and between them count as one.
-pub fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|b| *b == b'/').filter(|name| !name.is_empty())
-}
-
-/// Whether a path is `top`, or in what is there; both without slashes at their ends. Everything is below
-/// an empty path.
-pub fn is_below(path: &[u8], top: &[u8]) -> bool {
-    top.is_empty() || path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
 pub(super) fn node_from_row(row: &Row<'_>) -> rusqlite::Result<NodeInfo> {

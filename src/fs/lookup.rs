@@ -97,7 +97,7 @@ impl Fs {
     pub(super) fn walk_to(&self, path: &[u8]) -> Result<Entry, Errno> {
         let mut at = Arc::clone(self.nodes.root());
         let mut last = None;
-        for name in crate::catalog::components(path) {
+        for name in crate::types::path::components(path) {
             let next = self.enter_name(&at, name, Keep::Nothing);
             if let Some(Entry { node, .. }) = last {
                 self.forget(node, 1);

@@ -27,6 +27,7 @@ use super::walk::{DirJob, Pacing, Walk};
 use crate::catalog::CatalogError;
 use crate::catalog::event::{Event, Op, Place};
 use crate::sys::{Errno, stat};
+use crate::types::path::split;
 use crate::types::{InodeKey, Kind};
 
 pub(super) use pace::Pacer;
@@ -430,10 +431,7 @@ impl Fs {
         self.reconcile.add_later(paths.len());
         let look = Look::new(&self.reconcile.counts, Some(pacer));
         for path in paths {
-            let (dir, name) = match path.iter().rposition(|b| *b == b'/') {
-                Some(slash) => (&path[..slash], &path[slash + 1..]),
-                None => (&b""[..], &path[..]),
-            };
+            let (dir, name) = split(&path);
             if let Ok((fd, key)) = self.open_dir_path(dir) {
                 self.observe_by(look, &fd, key, name);
             }

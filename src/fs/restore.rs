@@ -29,6 +29,7 @@ use crate::content::Wanted;
 use crate::store::staging::Staged;
 use crate::sys::creds::{Actor, AsUser};
 use crate::sys::{Errno, stat};
+use crate::types::path;
 use crate::types::{ContentHash, Facts, Inode, Kind, Origin};
 
 /// Why something was not brought back.
@@ -338,11 +339,8 @@ impl Fs {
         actor: &Actor,
         path: &'p [u8],
     ) -> Result<(Looked<'_>, &'p [u8]), RestoreError> {
-        let (dir, name) = match path.iter().rposition(|byte| *byte == b'/') {
-            Some(slash) => (&path[..slash], &path[slash + 1..]),
-            None => (&path[..0], path),
-        };
-        if crate::catalog::components(path).next() == Some(OWN_DIR.as_bytes()) {
+        let (dir, name) = path::split(path);
+        if path::components(path).next() == Some(OWN_DIR.as_bytes()) {
             return Err(Errno::PERM.into());
         }
         if name.is_empty() {

@@ -67,7 +67,7 @@ impl DirJob {
             return None;
         }
         let path = below(&stat::path_of(&fs.root).ok()?, &stat::path_of(&fd).ok()?)?.to_vec();
-        let first = crate::catalog::components(&path).next();
+        let first = crate::types::path::components(&path).next();
         if first == Some(OWN_DIR.as_bytes()) {
             return None;
         }
@@ -77,7 +77,7 @@ impl DirJob {
 
     /// How many names lead to it from the root.
     pub(super) fn depth(&self) -> usize {
-        crate::catalog::components(&self.path).count()
+        crate::types::path::components(&self.path).count()
     }
 
     /// A directory in this one, by its name; known to the catalog or not.
@@ -481,7 +481,7 @@ impl Fs {
     fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let step = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut at = rustix::fs::openat(&*self.root, ".", step, Mode::empty())?;
-        for name in crate::catalog::read::components(path) {
+        for name in crate::types::path::components(path) {
             at = rustix::fs::openat(&at, name, step, Mode::empty())?;
             if self.is_foreign(&stat::fstat(&at)?) {
                 return Err(Errno::XDEV);

@@ -32,6 +32,7 @@ use super::{Fs, Handles, TICK_NS};
 use crate::sys::fanotify::{Event, Fanotify, Happened, Place, WatchError};
 use crate::sys::handle::{self as file_handle, FileHandle};
 use crate::sys::{Errno, stat};
+use crate::types::path::split;
 use crate::types::{Kind, Name};
 
 /// How long a name must have been left alone to be looked at.
@@ -413,11 +414,7 @@ impl Fs {
         }
         let paths = self.catalog.read_committed(|reader| reader.paths_of_inode(stat.attr.ino))?;
         let place = |path: Vec<u8>| {
-            let slash = path.iter().rposition(|byte| *byte == b'/');
-            let (dir, name) = match slash {
-                Some(slash) => (&path[..slash], &path[slash + 1..]),
-                None => (&path[..0], &path[..]),
-            };
+            let (dir, name) = split(&path);
             let (dir, _) = self.open_dir_path(dir).ok()?;
             let handle = file_handle::of(dir.as_fd(), c"", file_handle::HandleUse::Open).ok()?;
             Some((handle, Name::from(name)))

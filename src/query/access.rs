@@ -15,10 +15,10 @@ use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 
-use crate::catalog::read::components;
 use crate::catalog::{CatalogError, NodeInfo, Reader, When};
 use crate::sys::Errno;
 use crate::sys::creds::{AsUser, Identity};
+use crate::types::path::{components, parent};
 use crate::types::{FileId, Name, Seq};
 
 /// Decisions remembered for directories.
@@ -198,8 +198,7 @@ impl Guard {
         path: &[u8],
         at: Seq,
     ) -> Result<bool, CatalogError> {
-        let parent = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
-        let (dir, before) = (&path[..parent], Seq(at.0.saturating_sub(1)));
+        let (dir, before) = (parent(path), Seq(at.0.saturating_sub(1)));
         Ok(self.listing_at(side, dir, at)? || self.listing_at(side, dir, before)?)
     }
 }

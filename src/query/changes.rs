@@ -3,11 +3,12 @@
 //! Owns the position in it. Each page is a short read of its own, so that following the log for days
 //! keeps nothing back.
 
-use crate::catalog::{CatalogError, ChangeInfo, Reader, is_below};
+use crate::catalog::{CatalogError, ChangeInfo, Reader};
 use crate::query::access::Want;
 use crate::query::records::{ChangeRecord, Users};
 use crate::query::request::{FromPathField, PathField};
 use crate::timespec::rfc3339;
+use crate::types::path::is_below;
 use crate::types::{Kind, Seq};
 
 use super::{Ids, Query, QueryError};

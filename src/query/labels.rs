@@ -16,11 +16,11 @@ use super::request::{Collect, PathField};
 use super::{Answer, Query, QueryError};
 use crate::catalog::{
     CatalogError, Collection, CollectionChange, LabelChange, Labels, NodeInfo, Reader, When,
-    is_below,
 };
 use crate::file_id;
 use crate::sys::creds::Identity;
 use crate::timespec::rfc3339;
+use crate::types::path::{is_below, parent};
 use crate::types::{ContentHash, FileId, Kind, Seq};
 
 /// Collections and tags that are read at a time.
@@ -134,7 +134,11 @@ struct Sight<'s> {
     listable: HashMap<Vec<u8>, bool>,
 }
 
-impl Sight<'_> {
+impl<'s> Sight<'s> {
+    fn new(guard: &'s mut Guard, side: &'s Reader, top: &'s [u8]) -> Self {
+        Self { guard, side, top, listable: HashMap::new() }
+    }
+
     /// Whether nothing is hidden, and nothing is elsewhere.
     fn is_everything(&self) -> bool {
         self.guard.sees_everything() && self.top.is_empty()
@@ -154,7 +158,7 @@ impl Sight<'_> {
         Ok(names.iter().any(|name| {
             let path = &name.path[..];
             is_below(path, self.top)
-                && self.may_list(parent_of(path))
+                && self.may_list(parent(path))
                 && self.guard.live_path(path, Want::Read)
         }))
     }
@@ -166,15 +170,11 @@ impl Sight<'_> {
         if let Some(known) = self.listable.get(dir) {
             return *known;
         }
-        let may = (dir.is_empty() || self.may_list(parent_of(dir)))
-            && self.guard.live_path(dir, Want::List);
+        let may =
+            (dir.is_empty() || self.may_list(parent(dir))) && self.guard.live_path(dir, Want::List);
         self.listable.insert(dir.to_vec(), may);
         may
     }
-}
-
-fn parent_of(path: &[u8]) -> &[u8] {
-    &path[..path.iter().rposition(|byte| *byte == b'/').unwrap_or(0)]
 }
 
 impl Query<'_, '_> {
@@ -253,8 +253,7 @@ impl Query<'_, '_> {
     /// The tags after one that files at and below a path have.
     pub(super) fn tags(&mut self, top: &[u8], after: &str, limit: u64) -> Result<(), QueryError> {
         self.top(top, When::Now)?;
-        let mut sight =
-            Sight { guard: &mut *self.guard, side: &*self.side, top, listable: HashMap::new() };
+        let mut sight = Sight::new(self.guard, self.side, top);
         let answer = &mut *self.answer;
         self.main.tags(after, |tag, files| {
             let files = sight.count(files)?;
@@ -276,8 +275,7 @@ impl Query<'_, '_> {
     ) -> Result<(), QueryError> {
         self.top(top, When::Now)?;
         let users = Users::read();
-        let mut sight =
-            Sight { guard: &mut *self.guard, side: &*self.side, top, listable: HashMap::new() };
+        let mut sight = Sight::new(self.guard, self.side, top);
         let mut after = after.to_owned();
         while self.answer.records() < limit {
             let page = self.main.collections(&after, PAGE)?;
@@ -305,12 +303,7 @@ impl Query<'_, '_> {
             (named, _) => named,
         };
         let collection = collection.ok_or_else(unknown)?;
-        let mut sight = Sight {
-            guard: &mut *self.guard,
-            side: &*self.side,
-            top: b"",
-            listable: HashMap::new(),
-        };
+        let mut sight = Sight::new(self.guard, self.side, b"");
         match tell(&mut sight, self.answer, &collection, &Users::read(), user)? {
             true => Ok(()),
             false => Err(unknown()),

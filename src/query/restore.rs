@@ -10,6 +10,7 @@ use crate::query::access::Want;
 use crate::query::records::Users;
 use crate::query::request::BringBack;
 use crate::restore::{Action, Planner, Scope, Step, Way};
+use crate::types::path::parent;
 use crate::types::{Kind, Seq};
 
 impl Query<'_, '_> {
@@ -76,9 +77,8 @@ impl Query<'_, '_> {
     fn allow(&mut self, mut step: Step) -> Result<Option<Step>, QueryError> {
         let was = self.side.path_of(step.file, step.at)?;
         let path = was.as_deref().unwrap_or(&step.path);
-        let parent = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         let at = if was.is_some() { step.at } else { self.main.seq()? };
-        if !self.guard.listing_at(self.side, &path[..parent], at)? {
+        if !self.guard.listing_at(self.side, parent(path), at)? {
             return Ok(None);
         }
         if matches!(step.action, Action::File { .. })

@@ -16,6 +16,7 @@ use crate::query::labels::FileDetails;
 use crate::query::records::{SearchRecord, Users};
 use crate::query::request::PathField;
 use crate::timespec::rfc3339;
+use crate::types::path::parent;
 use crate::types::{FileId, Kind, Seq, Writer};
 
 use super::{Answer, Ids, Query, QueryError};
@@ -134,9 +135,8 @@ impl Search<'_, '_> {
         {
             return Ok(());
         }
-        let parent = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
         let before = Seq(gone.ended.0.saturating_sub(1));
-        if !self.guard.listing_at(side, &path[..parent], before)? {
+        if !self.guard.listing_at(side, parent(path), before)? {
             return Ok(());
         }
         let readable = self.guard.node_at(side, node.id, Want::Read, before)?;

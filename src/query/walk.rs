@@ -2,6 +2,7 @@
 
 use crate::catalog::{Descend, NodeInfo, Reader, When};
 use crate::query::access::{Guard, Want};
+use crate::types::path::parent;
 use crate::types::{FileId, Kind};
 
 use super::{Answer, Query, QueryError};
@@ -65,8 +66,7 @@ impl Query<'_, '_> {
         };
         match (&node, when) {
             (Some(node), When::At(at)) => {
-                let parent = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
-                if !self.guard.listing_at(self.side, &path[..parent], at)?
+                if !self.guard.listing_at(self.side, parent(path), at)?
                     || !self.guard.node_at(self.side, node.id, want, at)?
                 {
                     return Err(QueryError::Denied { what: super::shown(path) });

@@ -9,7 +9,8 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::{Action, PlanError, Planner, Step};
-use crate::catalog::{ByWhom, Named, NodeInfo, Touched, When, is_below};
+use crate::catalog::{ByWhom, Named, NodeInfo, Touched, When};
+use crate::types::path::is_below;
 use crate::types::{FileId, Kind, Seq};
 
 /// How far to go back.

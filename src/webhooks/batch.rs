@@ -10,13 +10,14 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::Webhook;
-use crate::catalog::{CatalogError, is_below};
+use crate::catalog::CatalogError;
 use crate::query::records::ChangeRecord;
 use crate::query::request::{Follow, PathField, Request};
 use crate::query::{Listener, QueryError, Service, Sink};
 use crate::sys::creds::{Actor, Identity};
 use crate::timespec::rfc3339;
 use crate::types::Seq;
+use crate::types::path::is_below;
 
 /// Changes that are looked at for one post.
 const LOOKED_AT: u64 = 1000;

@@ -11,12 +11,12 @@ use rustix::fs::{Mode, OFlags, Timespec, Timestamps, XattrFlags};
 use super::super::hashing::open_to_read;
 use super::super::seal::Times;
 use super::Run;
-use super::look::split;
 use crate::catalog::Head;
 use crate::catalog::event::Op;
 use crate::content::Content;
 use crate::sys::lease::{Writers, writers};
 use crate::sys::{Errno, stat};
+use crate::types::path::split;
 use crate::types::{Attr, ContentHash, Inode};
 
 /// Bytes compared and written at a time.

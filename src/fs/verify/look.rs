@@ -21,6 +21,7 @@ use crate::content::Content;
 use crate::store::Store;
 use crate::store::pack::{Key, PackError, PackReader};
 use crate::sys::{Errno, stat};
+use crate::types::path::split;
 use crate::types::{Attr, ContentHash};
 
 /// Bytes read at a time.
@@ -345,13 +346,5 @@ fn open_object(store: &Store, hash: ContentHash) -> Result<Option<Content>, (Tro
             Err(error) => Err((Trouble::Damaged, error.to_string())),
         },
         Err(error) => Err((Trouble::Unreadable, error.to_string())),
-    }
-}
-
-/// A path as directory and name.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|b| *b == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (b"", path),
     }
 }

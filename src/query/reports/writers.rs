@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::catalog::{Activity, CatalogError, Reader, is_below};
+use crate::catalog::{Activity, CatalogError, Reader};
 use crate::query::access::Guard;
 use crate::query::records::Users;
 use crate::query::{Query, QueryError};
 use crate::timespec::rfc3339;
+use crate::types::path::is_below;
 use crate::types::{FileId, Seq};
 
 /// What a program of a user did.

@@ -12,6 +12,7 @@ use crate::catalog::{LiveNames, Reader};
 use crate::globspec;
 use crate::query::access::Want;
 use crate::query::filter::{Cursor, Matcher};
+use crate::types::path::parent;
 use crate::types::{FileId, Kind, Name, Seq};
 
 use super::{Search, Stop};
@@ -146,7 +147,7 @@ impl Search<'_, '_> {
         let fits = path.starts_with(&self.prefix)
             && self.filter.fits_name(&name.key.name, name.kind)
             && self.matcher.matches(&path[self.prefix.len()..])
-            && self.may_list(parent_of(path));
+            && self.may_list(parent(path));
         if !fits {
             return Ok(());
         }
@@ -167,7 +168,7 @@ impl Search<'_, '_> {
         if let Some(known) = self.listable.get(dir) {
             return *known;
         }
-        let may = self.may_list(parent_of(dir)) && self.guard.live_path(dir, Want::List);
+        let may = self.may_list(parent(dir)) && self.guard.live_path(dir, Want::List);
         if self.listable.len() >= REMEMBERED {
             self.listable.clear();
         }
@@ -194,10 +195,6 @@ fn each_name(
             None => return Ok(()),
         }
     }
-}
-
-fn parent_of(path: &[u8]) -> &[u8] {
-    &path[..path.iter().rposition(|b| *b == b'/').unwrap_or(0)]
 }
 
 fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
