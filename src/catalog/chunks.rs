@@ -22,7 +22,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+};
 
 use super::rows::{get_hash, get_u64};
 use crate::store::pack::error::IndexError;
@@ -239,7 +241,7 @@ impl ChunkIndex for ChunkDb {
     fn replace(&self, added: &[PackIndex], removed: &[PackId]) -> Result<(), IndexError> {
         let mut main = self.main.lock();
         let change = |db: &mut Connection| {
-            let tx = db.transaction()?;
+            let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             forget(&tx, removed)?;
             added.iter().try_for_each(|index| insert(&tx, index))?;
             sweep(&tx)?;

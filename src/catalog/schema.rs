@@ -15,7 +15,7 @@
 use std::io;
 use std::path::Path;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::CatalogError;
 use super::place::beside;
@@ -373,7 +373,7 @@ fn migrate(db: &mut Connection, found: i64) -> rusqlite::Result<()> {
     if taken == VERSION {
         return Ok(());
     }
-    let tx = db.transaction()?;
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for step in &MIGRATIONS[taken..] {
         tx.execute_batch(step)?;
     }

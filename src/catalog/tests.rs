@@ -602,6 +602,23 @@ fn a_late_digest_that_a_crash_cut_off_is_filled_in_by_the_walk() {
 }
 
 #[test]
+#[expect(clippy::disallowed_types, reason = "somebody else who has the file open")]
+fn who_holds_the_database_for_a_moment_is_waited_for() {
+    let mut w = World::new();
+    w.write("f", 10, 1);
+    let other = rusqlite::Connection::open(w.dir.path().join(FILE_NAME)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        other.execute_batch("ROLLBACK").unwrap();
+    });
+    w.write("g", 11, 2);
+    w.catalog.barrier();
+    assert_eq!(w.catalog.status().degraded, None);
+    release.join().unwrap();
+}
+
+#[test]
 fn a_newer_schema_is_refused_and_left_alone() {
     let w = World::new();
     let path = w.dir.path().join(FILE_NAME);

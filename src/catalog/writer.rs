@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::apply::apply;
 use super::event::Event;
@@ -109,7 +109,9 @@ impl Writer {
     }
 
     fn commit(&mut self, batch: &[Event]) -> rusqlite::Result<()> {
-        let tx = self.db.unchecked_transaction()?;
+        // A transaction that begins by reading fails at once when somebody else is about to look whether the log
+        // is whole: only who has no lock yet waits for one.
+        let tx = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
         let mut state = match self.state.take() {
             Some(state) => state,
             None => State::load(&tx)?,

@@ -59,6 +59,21 @@ fn what_is_known_is_known_to_the_next_one() {
 }
 
 #[test]
+fn who_holds_it_for_a_moment_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = ChunkDb::open(&at(&dir)).unwrap();
+    let other = Connection::open(at(&dir)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        other.execute_batch("ROLLBACK").unwrap();
+    });
+    db.replace(&[index(1, &[1])], &[]).unwrap();
+    assert_eq!(packs(&db), [pack(1)]);
+    release.join().unwrap();
+}
+
+#[test]
 fn a_file_that_cannot_be_used_is_made_anew() {
     let fresh = || {
         let dir = tempfile::tempdir().unwrap();
