@@ -114,7 +114,7 @@ impl Contents {
     ///
     /// # Errors
     /// If it was not kept, or cannot be opened.
-    pub fn open(&self, reader: &mut Reader, version: VersionKey) -> Result<Content, ContentError> {
+    pub fn open(&self, reader: &Reader, version: VersionKey) -> Result<Content, ContentError> {
         /// What is on its way from one place to another is there before long.
         const TRIES: usize = 25;
         const PAUSE: Duration = Duration::from_millis(20);
@@ -147,7 +147,7 @@ impl Contents {
         Err(ContentError::Open { what: "what was kept".into(), source: Errno::NOENT })
     }
 
-    fn open_head(&self, reader: &mut Reader, file: FileId) -> Result<Content, ContentError> {
+    fn open_head(&self, reader: &Reader, file: FileId) -> Result<Content, ContentError> {
         self.open_live(reader, file, READ | OFlags::NONBLOCK | OFlags::NOFOLLOW).map(Content::File)
     }
 
@@ -155,12 +155,7 @@ impl Contents {
     ///
     /// # Errors
     /// If the catalog or the live file cannot be read.
-    pub fn xattrs(
-        &self,
-        reader: &mut Reader,
-        file: FileId,
-        at: Seq,
-    ) -> Result<Xattrs, ContentError> {
+    pub fn xattrs(&self, reader: &Reader, file: FileId, at: Seq) -> Result<Xattrs, ContentError> {
         if let XattrsAt::Past(xattrs) = reader.xattrs_at(file, at)? {
             return Ok(xattrs);
         }
@@ -172,7 +167,7 @@ impl Contents {
 
     fn open_live(
         &self,
-        reader: &mut Reader,
+        reader: &Reader,
         file: FileId,
         flags: OFlags,
     ) -> Result<OwnedFd, ContentError> {

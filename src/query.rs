@@ -1,8 +1,9 @@
 //! Questions about a mount and their answers, whichever way they come.
 //!
 //! Owns what each request means in terms of the catalog, who may see what, and the records that answers
-//! consist of. Answers are written record by record, so that a million of them need no memory. A query has
-//! two connections: while one walks, the other looks up what the walk needs to know.
+//! consist of. Answers are written record by record, so that a million of them need no memory. What is read from
+//! one state of the catalog is read before it is written, since whoever reads the answer may be slow; only walks
+//! through a tree write as they go.
 //!
 //! Sits beside fuse under daemon: reads the catalog, and asks the mount only through [`Host`], who also does
 //! what a request wants changed. Never changes anything itself. The same queries answer from the catalog
@@ -310,10 +311,8 @@ impl<'a> Answer<'a> {
 
 /// Everything a query works with.
 struct Query<'q, 'a> {
-    /// The connection that walks.
-    main: &'q mut Reader,
-    /// The connection for look-ups meanwhile.
-    side: &'q mut Reader,
+    /// The connection that looks things up.
+    reader: &'q Reader,
     /// Whose eyes look.
     guard: &'q mut Guard,
     /// Where the records go.
@@ -323,12 +322,12 @@ struct Query<'q, 'a> {
 impl Query<'_, '_> {
     /// Refuses a path that the asker may not use so.
     fn require(&mut self, path: &[u8], want: Want) -> Result<(), QueryError> {
-        if self.guard.path(self.side, path, want)? {
+        if self.guard.path(self.reader, path, want)? {
             return Ok(());
         }
         // What is not there at all is not forbidden, unless its directory is.
-        if self.guard.path(self.side, parent(path), Want::Search)?
-            && self.side.locate(path)?.is_none()
+        if self.guard.path(self.reader, parent(path), Want::Search)?
+            && self.reader.locate(path)?.is_none()
         {
             return Err(QueryError::NotFound { path: path.into() });
         }
@@ -336,7 +335,7 @@ impl Query<'_, '_> {
     }
 
     fn ids(&self) -> Result<Ids, CatalogError> {
-        Ok(Ids(self.side.catalog_id()?))
+        Ok(Ids(self.reader.catalog_id()?))
     }
 }
 
@@ -355,15 +354,14 @@ impl Ids {
 /// # Errors
 /// If the answer is not whole, after the records that could be told.
 pub fn answer_from_catalog(
-    main: &mut Reader,
-    side: &mut Reader,
+    reader: &Reader,
     contents: &Contents,
     request: &Request,
     sink: &mut dyn Sink,
 ) -> Result<End, QueryError> {
     let mut answer = Answer::new(sink);
     let guard = &mut Guard::Everything;
-    answer_request(&mut Query { main, side, guard, answer: &mut answer }, contents, request)?;
+    answer_request(&mut Query { reader, guard, answer: &mut answer }, contents, request)?;
     Ok(answer.end())
 }
 
@@ -397,27 +395,27 @@ fn answer_request(
         }
         Request::Collection { name } => query.collection(name, None),
         Request::Changes { path, since, limit, .. } => {
-            let mut position = Position::new(query.main, path, *since, *limit)?;
+            let mut position = Position::new(query.reader, path, *since, *limit)?;
             while query.changes(&mut position)? > 0 {}
             Ok(())
         }
         Request::Status => {
-            let totals = query.main.totals()?;
+            let totals = query.reader.totals()?;
             let status = StatusRecord {
                 running: false,
                 mount: None,
-                seq: query.main.seq()?,
+                seq: query.reader.seq()?,
                 entries: totals.entries,
                 versions: totals.versions,
                 objects: totals.objects,
                 object_bytes: totals.object_bytes,
-                space: SpaceRecord::new(query.main, contents.pack_totals())?,
+                space: SpaceRecord::new(query.reader, contents.pack_totals())?,
                 queue: 0,
                 wal_bytes: 0,
                 degraded: None,
                 reconcile: None,
                 verify: None,
-                last_prune: query.main.last_prune()?.map(Into::into),
+                last_prune: query.reader.last_prune()?.map(Into::into),
             };
             Ok(query.answer.record(&status)?)
         }

@@ -272,7 +272,7 @@ impl Step {
             Action::Move { .. } => tree.rename(by, &path_now(catalog, step.file)?, path),
             Action::Link { from } => tree.link(by, from, path),
             Action::File { number, size_bytes, hash, facts } => {
-                let open = |reader: &mut Reader| contents.open(reader, (step.file, *number));
+                let open = |reader: &Reader| contents.open(reader, (step.file, *number));
                 let content =
                     catalog.read(open).map_err(|error: ContentError| with_cause(&error))?;
                 let wanted = Wanted { content: &content, size_bytes: *size_bytes, hash: *hash };

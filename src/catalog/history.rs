@@ -125,7 +125,7 @@ impl Reader {
     /// # Errors
     /// If the catalog cannot be read.
     pub fn lineage(
-        &mut self,
+        &self,
         parent: FileId,
         name: &[u8],
     ) -> Result<Vec<(u64, VersionInfo)>, CatalogError> {
@@ -173,7 +173,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn versions(&mut self, file: FileId) -> Result<Vec<VersionInfo>, CatalogError> {
+    pub fn versions(&self, file: FileId) -> Result<Vec<VersionInfo>, CatalogError> {
         let sql = format!(
             "SELECT v.file, v.number, v.seq, c.time_ns, v.size, v.mtime_ns, v.mode, v.uid, v.gid,
                     v.sha256, v.origin, w.uid, w.gid, w.pid, w.comm,
@@ -226,37 +226,46 @@ impl Reader {
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn changes(&mut self, since: Seq, limit: usize) -> Result<Vec<ChangeInfo>, CatalogError> {
+    pub fn changes(&self, since: Seq, limit: usize) -> Result<Vec<ChangeInfo>, CatalogError> {
+        self.in_one_state(|reader| {
+            let rows = reader.change_rows(since, limit)?.into_iter();
+            rows.map(|(change, other)| reader.with_paths(change, other)).collect()
+        })
+    }
+
+    /// The same without paths, with the other file that each was about.
+    fn change_rows(
+        &self,
+        since: Seq,
+        limit: usize,
+    ) -> Result<Vec<(ChangeInfo, Option<FileId>)>, CatalogError> {
         let sql = "SELECT c.seq, c.time_ns, c.op, c.file, c.other, f.kind, v.number, v.size,
                           v.sha256, w.uid, w.gid, w.pid, w.comm
                    FROM change c JOIN file f ON f.id = c.file
                    LEFT JOIN version v ON v.file = c.file AND v.number = c.number
                    LEFT JOIN writer w ON w.id = c.writer
                    WHERE c.seq > ?1 ORDER BY c.seq LIMIT ?2";
-        let rows: Vec<(ChangeInfo, Option<FileId>)> = self
-            .db
-            .prepare_cached(sql)?
-            .query_map(params![since.0.cast_signed(), limit], |row| {
-                let number: Option<u32> = row.get(6)?;
-                let version = match number {
-                    Some(number) => Some((number, get_u64(row, 7)?, get_hash(row, 8)?)),
-                    None => None,
-                };
-                let change = ChangeInfo {
-                    seq: Seq(get_u64(row, 0)?),
-                    time_ns: row.get(1)?,
-                    op: ChangeOp::from_code(row.get(2)?).unwrap_or(ChangeOp::Attr),
-                    file: FileId(get_u64(row, 3)?),
-                    kind: Kind::from_code(row.get(5)?).unwrap_or(Kind::File),
-                    path: None,
-                    from_path: None,
-                    version,
-                    writer: writer_from_row(row, 9)?,
-                };
-                Ok((change, row.get::<_, Option<i64>>(4)?.map(|id| FileId(id.cast_unsigned()))))
-            })?
-            .collect::<Result<_, _>>()?;
-        rows.into_iter().map(|(change, other)| self.with_paths(change, other)).collect()
+        let mut query = self.db.prepare_cached(sql)?;
+        let rows = query.query_map(params![since.0.cast_signed(), limit], |row| {
+            let number: Option<u32> = row.get(6)?;
+            let version = match number {
+                Some(number) => Some((number, get_u64(row, 7)?, get_hash(row, 8)?)),
+                None => None,
+            };
+            let change = ChangeInfo {
+                seq: Seq(get_u64(row, 0)?),
+                time_ns: row.get(1)?,
+                op: ChangeOp::from_code(row.get(2)?).unwrap_or(ChangeOp::Attr),
+                file: FileId(get_u64(row, 3)?),
+                kind: Kind::from_code(row.get(5)?).unwrap_or(Kind::File),
+                path: None,
+                from_path: None,
+                version,
+                writer: writer_from_row(row, 9)?,
+            };
+            Ok((change, row.get::<_, Option<i64>>(4)?.map(|id| FileId(id.cast_unsigned()))))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     fn with_paths(
@@ -330,7 +339,7 @@ impl Reader {
     /// # Errors
     /// If the catalog cannot be read, or what `visit` fails with.
     pub fn deleted<E: From<CatalogError>>(
-        &mut self,
+        &self,
         after: Option<(NameKey, Seq)>,
         mut visit: impl FnMut(&Gone) -> Result<(), E>,
     ) -> Result<(), E> {

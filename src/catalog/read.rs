@@ -169,21 +169,25 @@ impl Reader {
         schema::open_reader(path).map(|db| Self { db })
     }
 
-    /// Answers several questions from one state. It must not take long: the log is held back meanwhile.
+    /// Answers several questions from one state, also within others. It must not take long: the log is held
+    /// back meanwhile.
     ///
     /// Each question by itself would lock the database and unlock it again, which takes longer than
-    /// most answers.
+    /// most answers, and would read its pages again if there was a commit meanwhile.
     ///
     /// # Errors
     /// If the catalog cannot be read, or what `query` fails with.
     pub fn in_one_state<T, E: From<CatalogError>>(
-        &mut self,
-        query: impl FnOnce(&mut Self) -> Result<T, E>,
+        &self,
+        query: impl FnOnce(&Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        let run = |reader: &Self, sql| reader.db.prepare_cached(sql)?.execute([]);
-        run(self, "BEGIN").map_err(CatalogError::from)?;
+        if !self.db.is_autocommit() {
+            return query(self);
+        }
+        let run = |sql| self.db.prepare_cached(sql)?.execute([]);
+        run("BEGIN").map_err(CatalogError::from)?;
         let result = query(self);
-        run(self, "COMMIT").map_err(CatalogError::from)?;
+        run("COMMIT").map_err(CatalogError::from)?;
         result
     }
 
@@ -235,7 +239,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn seq(&mut self) -> Result<Seq, CatalogError> {
+    pub fn seq(&self) -> Result<Seq, CatalogError> {
         let sql = "SELECT coalesce(max(seq), 0) FROM change";
         Ok(self.db.prepare_cached(sql)?.query_row([], |row| get_u64(row, 0).map(Seq))?)
     }
@@ -244,7 +248,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn totals(&mut self) -> Result<Totals, CatalogError> {
+    pub fn totals(&self) -> Result<Totals, CatalogError> {
         let count = |table: &str| {
             self.db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| get_u64(row, 0))
         };
@@ -257,7 +261,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn seq_at(&mut self, time_ns: i64) -> Result<Option<Seq>, CatalogError> {
+    pub fn seq_at(&self, time_ns: i64) -> Result<Option<Seq>, CatalogError> {
         let mut epochs: Vec<u64> = self
             .db
             .prepare_cached("SELECT seq FROM epoch ORDER BY seq")?
@@ -293,7 +297,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn locate(&mut self, path: &[u8]) -> Result<Option<Located>, CatalogError> {
+    pub fn locate(&self, path: &[u8]) -> Result<Option<Located>, CatalogError> {
         let mut at =
             Located { parent: FileId::ROOT, name: Name::default(), file: FileId::ROOT, live: true };
         for name in components(path) {
@@ -360,7 +364,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn resolve(&mut self, path: &[u8], when: When) -> Result<Option<FileId>, CatalogError> {
+    pub fn resolve(&self, path: &[u8], when: When) -> Result<Option<FileId>, CatalogError> {
         let mut at = FileId::ROOT;
         for name in components(path) {
             match self.child(at, name, when)? {
@@ -483,7 +487,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn known_entries(&mut self, dir: FileId) -> Result<KnownEntries, CatalogError> {
+    pub fn known_entries(&self, dir: FileId) -> Result<KnownEntries, CatalogError> {
         let sql = format!("{KNOWN_ENTRY} WHERE e.parent = ?1 ORDER BY e.name");
         let mut query = self.db.prepare_cached(&sql)?;
         let mut rows = query.query([dir.0.cast_signed()])?;
@@ -516,13 +520,13 @@ impl Reader {
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn unsettled(&mut self) -> Result<Vec<Vec<u8>>, CatalogError> {
+    pub fn unsettled(&self) -> Result<Vec<Vec<u8>>, CatalogError> {
         self.paths_where("ctime_ns = 0", [])
     }
 
     /// Paths of the live files that a condition is true of.
     fn paths_where(
-        &mut self,
+        &self,
         condition: &str,
         values: impl rusqlite::Params,
     ) -> Result<Vec<Vec<u8>>, CatalogError> {
@@ -544,7 +548,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn paths_of_inode(&mut self, ino: u64) -> Result<Vec<Vec<u8>>, CatalogError> {
+    pub fn paths_of_inode(&self, ino: u64) -> Result<Vec<Vec<u8>>, CatalogError> {
         self.paths_where("ino = ?1", [ino.cast_signed()])
     }
 
@@ -552,7 +556,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn by_inode(&mut self, key: InodeKey) -> Result<Option<NodeInfo>, CatalogError> {
+    pub fn by_inode(&self, key: InodeKey) -> Result<Option<NodeInfo>, CatalogError> {
         let sql = "SELECT id FROM file WHERE ino = ?1 AND generation = ?2 AND ended_seq IS NULL";
         let id = self
             .db

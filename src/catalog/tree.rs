@@ -93,15 +93,12 @@ impl Reader {
     /// # Errors
     /// If the catalog cannot be read, or what `visit` fails with.
     pub fn walk<E: From<CatalogError>>(
-        &mut self,
+        &self,
         top: FileId,
         when: When,
         mut visit: impl FnMut(&[u8], &NodeInfo) -> Result<Descend, E>,
     ) -> Result<(), E> {
-        let tx = self.db.unchecked_transaction().map_err(CatalogError::from)?;
-        let result = self.walk_inside(top, when, &mut visit);
-        drop(tx);
-        result
+        self.in_one_state(|reader| reader.walk_inside(top, when, &mut visit))
     }
 
     fn walk_inside<E: From<CatalogError>>(

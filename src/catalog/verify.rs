@@ -145,7 +145,7 @@ impl Reader {
     /// # Errors
     /// If the catalog cannot be read.
     pub fn shown_as(
-        &mut self,
+        &self,
         (file, number): VersionKey,
     ) -> Result<Option<(Vec<u8>, u64)>, CatalogError> {
         let sql = "SELECT seq FROM version WHERE file = ?1 AND number = ?2";

@@ -3,11 +3,11 @@
 //! Owns the times at which something changed, thinned out, and what somebody must have been allowed who
 //! is to see all that a directory ever had.
 
-use rusqlite::{OptionalExtension, Params, params};
+use rusqlite::{OptionalExtension, Params, Row, params};
 
 use super::CatalogError;
 use super::preserve::VersionKey;
-use super::read::{NodeInfo, Reader, When};
+use super::read::{NodeInfo, Reader, When, node_from_row};
 use super::rows::{get_hash, get_u64};
 use crate::types::{ContentHash, FileId, InodeKey, Kind, Name, Seq, Stamp};
 
@@ -62,6 +62,27 @@ pub struct LiveHead {
     pub sealed: (u64, i64),
 }
 
+impl Glimpse {
+    /// From the columns of a node, and then its name, the change that gave it, that of its newest version, its size,
+    /// its time, and how many names it has.
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let mut node = node_from_row(row)?;
+        let hash = node.hash;
+        let version = match (node.kind, row.get::<_, Option<i64>>(11)?) {
+            (Kind::File, Some(_)) => {
+                Some(VersionFacts { size: get_u64(row, 12)?, mtime_ns: row.get(13)?, hash })
+            }
+            _ => None,
+        };
+        if node.kind == Kind::File {
+            // What is written but not sealed is no version yet.
+            node.size = version.map_or(0, |version| version.size);
+        }
+        let links = if node.kind == Kind::Dir { 1 } else { row.get::<_, u32>(14)?.max(1) };
+        Ok(Self { node, links, version })
+    }
+}
+
 impl Reader {
     /// What had a name in a directory after a change.
     ///
@@ -114,16 +135,64 @@ impl Reader {
         after: &[u8],
         limit: usize,
     ) -> Result<Vec<(Name, Glimpse)>, CatalogError> {
-        let page = self.children_at(dir, at, after, limit)?;
-        page.into_iter().map(|(name, node)| Ok((name, self.as_shown(node, at)?))).collect()
+        self.in_one_state(|reader| {
+            let page = reader.children_at(dir, at, after, limit)?;
+            page.into_iter().map(|(name, node)| Ok((name, reader.as_shown(node, at)?))).collect()
+        })
     }
 
-    fn as_shown(&self, mut node: NodeInfo, at: Seq) -> Result<Glimpse, CatalogError> {
+    /// The same of now, and faster: what is newest need not be looked for.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn glimpses_now(
+        &self,
+        dir: FileId,
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Name, Glimpse)>, CatalogError> {
+        let sql = "SELECT f.id, f.kind, f.mode, f.uid, f.gid, f.size, f.mtime_ns, v.sha256, f.head,
+                          e.name, e.from_seq, v.seq, v.size, v.mtime_ns,
+                          (SELECT count(*) FROM entry WHERE child = f.id)
+                   FROM entry e JOIN file f ON f.id = e.child
+                   LEFT JOIN version v ON v.file = f.id AND v.number = f.head
+                   WHERE e.parent = ?1 AND e.name > ?2 ORDER BY e.name LIMIT ?3";
+        self.in_one_state(|reader| {
+            let now = reader.seq()?;
+            let mut query = reader.db.prepare_cached(sql)?;
+            let mut rows = query.query(params![dir.0.cast_signed(), after, limit])?;
+            let mut page = Vec::new();
+            while let Some(row) = rows.next()? {
+                let (since, sealed): (i64, Option<i64>) = (row.get(10)?, row.get(11)?);
+                let mut shown = Glimpse::from_row(row)?;
+                let id = shown.node.id;
+                if shown.node.kind == Kind::Dir {
+                    shown.node = reader.with_names_changed(shown.node, now)?;
+                } else if sealed.is_some_and(|sealed| sealed < since) {
+                    // Its newest version may be one of an earlier life.
+                    match reader.node_since(id, Seq(since.cast_unsigned()), now)? {
+                        Some(node) => shown = reader.as_shown(node, now)?,
+                        None => continue,
+                    }
+                }
+                page.push((row.get::<_, Vec<u8>>(9)?.into(), shown));
+            }
+            Ok(page)
+        })
+    }
+
+    /// A directory with the time when its names changed, if that is known.
+    fn with_names_changed(&self, mut dir: NodeInfo, at: Seq) -> Result<NodeInfo, CatalogError> {
+        if let Some(time_ns) = self.names_changed_ns(dir.id, at)? {
+            dir.mtime_ns = time_ns;
+        }
+        Ok(dir)
+    }
+
+    fn as_shown(&self, node: NodeInfo, at: Seq) -> Result<Glimpse, CatalogError> {
         let key = params![node.id.0.cast_signed(), at.0.cast_signed()];
         if node.kind == Kind::Dir {
-            if let Some(time_ns) = self.names_changed_ns(node.id, at)? {
-                node.mtime_ns = time_ns;
-            }
+            let node = self.with_names_changed(node, at)?;
             return Ok(Glimpse { node, links: 1, version: None });
         }
         let sql = "SELECT (SELECT count(*) FROM entry WHERE child = ?1 AND from_seq <= ?2)
@@ -302,7 +371,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    pub fn changed_seconds(&mut self) -> Result<Vec<i64>, CatalogError> {
+    pub fn changed_seconds(&self) -> Result<Vec<i64>, CatalogError> {
         let mut seconds = Vec::new();
         let mut next = Some(self.seq()?).filter(|seq| seq.0 > 0);
         for (width, count) in THINNING {

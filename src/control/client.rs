@@ -95,14 +95,13 @@ pub fn ask_catalog(
     request: &Request,
     sink: &mut dyn Sink,
 ) -> Result<End, ClientError> {
-    let mut main = Reader::open(catalog)?;
-    let mut side = Reader::open(catalog)?;
+    let reader = Reader::open(catalog)?;
     // Without one, what was preserved cannot be read.
     let own = std::fs::File::open(backing.join(OWN_DIR)).ok();
     let store = own.and_then(|own| open_store(own.as_fd(), catalog));
     let backing: OwnedFd = std::fs::File::open(backing).map_err(ClientError::Backing)?.into();
     let contents = Contents::new(Arc::new(backing), store.map(Arc::new));
-    let answered = answer_from_catalog(&mut main, &mut side, &contents, request, sink);
+    let answered = answer_from_catalog(&reader, &contents, request, sink);
     answered.map_err(|error| match error {
         QueryError::Sink(error) => ClientError::Sink(error),
         QueryError::Catalog(error) => error.into(),

@@ -19,7 +19,7 @@ pub(super) struct Pruner {
 
 impl Task for Pruner {
     fn last_ns(&self) -> Option<i64> {
-        let last = self.catalog.read_committed(|reader: &mut Reader| reader.last_prune());
+        let last = self.catalog.read_committed(|reader: &Reader| reader.last_prune());
         let last = last.unwrap_or_else(|error: CatalogError| {
             tracing::warn!(%error, "cannot tell when history was pruned last");
             None

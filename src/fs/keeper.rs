@@ -138,7 +138,7 @@ impl Keeper {
 /// Starts the thread, with what an earlier run has left; it ends with the filesystem.
 pub(super) fn start(fs: &Arc<Fs>) -> std::io::Result<()> {
     let Some(store) = fs.store.clone() else { return Ok(()) };
-    let known = fs.catalog.read(|reader: &mut Reader| reader.incoming()).unwrap_or_else(
+    let known = fs.catalog.read(|reader: &Reader| reader.incoming()).unwrap_or_else(
         |error: CatalogError| {
             tracing::warn!(%error, "cannot tell what was preserved");
             Vec::new()
@@ -148,7 +148,7 @@ pub(super) fn start(fs: &Arc<Fs>) -> std::io::Result<()> {
     let there = store.incoming()?;
     known.iter().for_each(|(id, _)| store.skip_to(*id));
     let missing: Vec<_> = known.into_iter().filter(|(id, _)| !there.contains(id)).collect();
-    let pins = fs.catalog.read(|reader: &mut Reader| reader.pins());
+    let pins = fs.catalog.read(|reader: &Reader| reader.pins());
     let has_pins = pins.is_ok_and(|pins: Vec<_>| !pins.is_empty());
     fs.keeper.has_pins.store(has_pins, Ordering::Relaxed);
     fs.keeper.gives.store(true, Ordering::Relaxed);
@@ -268,7 +268,7 @@ impl Fs {
     /// Whether the store is older than the catalog, as after a rollback of the backing directory when the
     /// catalog lies elsewhere: the content that was kept last is not there.
     fn lacks_the_newest(&self, store: &Store) -> bool {
-        let newest = self.catalog.read(|reader: &mut Reader| reader.newest_object());
+        let newest = self.catalog.read(|reader: &Reader| reader.newest_object());
         newest
             .unwrap_or_else(|error: CatalogError| {
                 tracing::warn!(%error, "cannot tell what was kept last");
@@ -284,8 +284,7 @@ impl Fs {
         let _giving = self.keeper.giving.lock();
         let mut after = None;
         loop {
-            let page =
-                self.catalog.read(|reader: &mut Reader| reader.objects_after(after, PAGE))?;
+            let page = self.catalog.read(|reader: &Reader| reader.objects_after(after, PAGE))?;
             let Some((last, _)) = page.last() else { break };
             after = Some(*last);
             for (hash, _) in page {
@@ -294,7 +293,7 @@ impl Fs {
                 }
             }
         }
-        let lacking = self.catalog.read(|reader: &mut Reader| {
+        let lacking = self.catalog.read(|reader: &Reader| {
             reader.contents_without_objects(|hash| matches!(store.open_packed(hash), Ok(Some(_))))
         })?;
         for (hash, size) in lacking {
@@ -329,7 +328,7 @@ impl Fs {
         let _giving = self.keeper.giving.lock();
         let told = |error: Errno| error.to_string();
         let found = store.objects_beginning(byte).map_err(told)?;
-        let untold = self.catalog.read(|reader: &mut Reader| {
+        let untold = self.catalog.read(|reader: &Reader| {
             let mut untold = Vec::new();
             for (hash, size) in found {
                 if reader.stored_size(hash)?.is_none() {
@@ -358,7 +357,7 @@ impl Fs {
         }
         // What has come since the start was read then.
         let doubtful_ns = self.trusted_until_ns()..self.started_ns;
-        let young = self.catalog.read(|reader: &mut Reader| reader.stored_within(doubtful_ns));
+        let young = self.catalog.read(|reader: &Reader| reader.stored_within(doubtful_ns));
         let young = young.unwrap_or_else(|error: CatalogError| {
             tracing::warn!(%error, "cannot tell what was kept last");
             Vec::new()

@@ -102,7 +102,7 @@ impl Fs {
         }
         let now_ns = crate::clock::now_ns();
         let judge = Judge::new(&self.options.retention, now_ns, TimeZone::system());
-        let looked = self.catalog.read(|reader: &mut Reader| {
+        let looked = self.catalog.read(|reader: &Reader| {
             let page = reader.contents_by_age(pressure.after.as_ref(), PAGE)?;
             let candidates = judge.candidates(reader, &page)?;
             Ok::<_, CatalogError>((page, candidates))

@@ -138,7 +138,7 @@ impl Fs {
         let _planning = self.keeper.plan();
         let now_ns = crate::clock::now_ns();
         let judge = Judge::new(&self.options.retention, now_ns, TimeZone::system());
-        let plan = self.catalog.read(|reader: &mut Reader| {
+        let plan = self.catalog.read(|reader: &Reader| {
             reader.in_one_state(|reader| {
                 judge.plan(reader, &order.scope, |step| {
                     if self.keeper.stops_pruning.load(Ordering::Relaxed) {
@@ -244,7 +244,7 @@ impl Fs {
     /// Whether somebody wants the newest version of a live file to stay, or one that is its beginning or
     /// went on as it.
     pub(super) fn has_pinned_head(&self, key: InodeKey) -> bool {
-        let pinned = |reader: &mut Reader| {
+        let pinned = |reader: &Reader| {
             let Some(node) = reader.by_inode(key)? else { return Ok(false) };
             for pin in reader.pins()? {
                 if reader.bytes_of(pin)?.is_some_and(|(at, _)| at == (node.id, node.version)) {

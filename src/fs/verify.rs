@@ -286,7 +286,7 @@ impl Run<'_, '_> {
 
     fn ask<T>(
         &self,
-        query: impl FnOnce(&mut Reader) -> Result<T, CatalogError>,
+        query: impl FnOnce(&Reader) -> Result<T, CatalogError>,
     ) -> Result<T, VerifyError> {
         Ok(self.fs.catalog.read_committed(query)?)
     }

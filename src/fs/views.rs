@@ -317,7 +317,7 @@ impl Fs {
     /// Asks the catalog, which knows everything that was done before; what it fails with is for the log.
     fn look_back<T>(
         &self,
-        look: impl FnOnce(&mut Reader) -> Result<T, CatalogError>,
+        look: impl FnOnce(&Reader) -> Result<T, CatalogError>,
     ) -> Result<T, Errno> {
         self.catalog.barrier();
         self.look_at_past(look)
@@ -326,7 +326,7 @@ impl Fs {
     /// The same for what is older than a change that the catalog knows.
     fn look_at_past<T>(
         &self,
-        look: impl FnOnce(&mut Reader) -> Result<T, CatalogError>,
+        look: impl FnOnce(&Reader) -> Result<T, CatalogError>,
     ) -> Result<T, Errno> {
         self.catalog.read_committed(|reader| reader.in_one_state(look)).map_err(|error| {
             tracing::warn!(%error, "the past cannot be shown");
@@ -469,7 +469,7 @@ impl Fs {
         if !matches!(node.attr.kind, Kind::File | Kind::Dir) {
             return Ok(Xattrs::default());
         }
-        let look = |reader: &mut Reader| self.views.contents.xattrs(reader, *file, tree.seq);
+        let look = |reader: &Reader| self.views.contents.xattrs(reader, *file, tree.seq);
         self.catalog.read_committed(look).map_err(|error: ContentError| {
             tracing::warn!(%error, "extended attributes of the past cannot be read");
             Errno::IO

@@ -131,7 +131,7 @@ impl Guard {
     /// Whether a path of the catalog, live or gone, may be used so.
     pub(super) fn path(
         &mut self,
-        side: &mut Reader,
+        reader: &Reader,
         path: &[u8],
         want: Want,
     ) -> Result<bool, CatalogError> {
@@ -141,7 +141,7 @@ impl Guard {
         match guard.live(path, want) {
             Verdict::Allowed => Ok(true),
             Verdict::Denied => Ok(false),
-            Verdict::Gone => guard.gone(side, path, want),
+            Verdict::Gone => guard.gone(reader, path, want),
         }
     }
 
@@ -156,21 +156,21 @@ impl Guard {
     /// Whether a file or directory may be used so as it was after a change, wherever it is now.
     pub(super) fn node_at(
         &mut self,
-        side: &Reader,
+        reader: &Reader,
         id: FileId,
         want: Want,
         at: Seq,
     ) -> Result<bool, CatalogError> {
         match self {
             Self::Everything => Ok(true),
-            Self::User(guard) => guard.node_at(side, id, want, at),
+            Self::User(guard) => guard.node_at(reader, id, want, at),
         }
     }
 
     /// Whether the names in a directory may be seen, as it was reached after a change.
     pub(super) fn listing_at(
         &mut self,
-        side: &Reader,
+        reader: &Reader,
         dir: &[u8],
         at: Seq,
     ) -> Result<bool, CatalogError> {
@@ -179,27 +179,27 @@ impl Guard {
         };
         let mut here = FileId::ROOT;
         for name in components(dir) {
-            if !guard.node_at(side, here, Want::Search, at)? {
+            if !guard.node_at(reader, here, Want::Search, at)? {
                 return Ok(false);
             }
-            match side.child(here, name, When::At(at))? {
+            match reader.child(here, name, When::At(at))? {
                 Some(child) => here = child,
                 None => return Ok(false),
             }
         }
-        guard.node_at(side, here, Want::List, at)
+        guard.node_at(reader, here, Want::List, at)
     }
 
     /// Whether a name may be seen that a change gave, took away or left: its directory may be listed as it was
     /// before or after.
     pub(super) fn name_at(
         &mut self,
-        side: &Reader,
+        reader: &Reader,
         path: &[u8],
         at: Seq,
     ) -> Result<bool, CatalogError> {
         let (dir, before) = (parent(path), Seq(at.0.saturating_sub(1)));
-        Ok(self.listing_at(side, dir, at)? || self.listing_at(side, dir, before)?)
+        Ok(self.listing_at(reader, dir, at)? || self.listing_at(reader, dir, before)?)
     }
 }
 
@@ -243,46 +243,46 @@ impl UserGuard {
     }
 
     /// Decides for a path that is gone, by everything on the way as the catalog has it.
-    fn gone(&mut self, side: &mut Reader, path: &[u8], want: Want) -> Result<bool, CatalogError> {
+    fn gone(&mut self, reader: &Reader, path: &[u8], want: Want) -> Result<bool, CatalogError> {
         let names: Vec<&[u8]> = components(path).collect();
         for length in 0..names.len() {
-            let Some(dir) = side.locate(&names[..length].join(&b'/'))? else {
+            let Some(dir) = reader.locate(&names[..length].join(&b'/'))? else {
                 return Ok(false);
             };
-            if !self.node(side, dir.file, Want::Search)? {
+            if !self.node(reader, dir.file, Want::Search)? {
                 return Ok(false);
             }
         }
-        match side.locate(path)? {
-            Some(last) => self.node(side, last.file, want),
+        match reader.locate(path)? {
+            Some(last) => self.node(reader, last.file, want),
             None => Ok(false),
         }
     }
 
-    fn node(&mut self, side: &Reader, id: FileId, want: Want) -> Result<bool, CatalogError> {
-        Ok(self.look_at(side, id, want)?.allowed)
+    fn node(&mut self, reader: &Reader, id: FileId, want: Want) -> Result<bool, CatalogError> {
+        Ok(self.look_at(reader, id, want)?.allowed)
     }
 
     fn node_at(
         &mut self,
-        side: &Reader,
+        reader: &Reader,
         id: FileId,
         want: Want,
         at: Seq,
     ) -> Result<bool, CatalogError> {
-        let known = self.look_at(side, id, want)?;
+        let known = self.look_at(reader, id, want)?;
         if !known.allowed || known.alive_since <= at {
             return Ok(known.allowed);
         }
-        let then = side.node(id, When::At(at))?;
+        let then = reader.node(id, When::At(at))?;
         Ok(then.is_some_and(|node| permits(&node, &self.user, want)))
     }
 
-    fn look_at(&mut self, side: &Reader, id: FileId, want: Want) -> Result<Known, CatalogError> {
+    fn look_at(&mut self, reader: &Reader, id: FileId, want: Want) -> Result<Known, CatalogError> {
         if let Some(known) = self.known.get(&(id, want)) {
             return Ok(*known);
         }
-        let live = match side.path_of(id, Seq(i64::MAX.cast_unsigned()))? {
+        let live = match reader.path_of(id, Seq(i64::MAX.cast_unsigned()))? {
             Some(path) => self.live(&path, want),
             None => Verdict::Gone,
         };
@@ -290,10 +290,10 @@ impl UserGuard {
             Verdict::Allowed => true,
             Verdict::Denied => false,
             Verdict::Gone => {
-                side.node(id, When::Now)?.is_some_and(|node| permits(&node, &self.user, want))
+                reader.node(id, When::Now)?.is_some_and(|node| permits(&node, &self.user, want))
             }
         };
-        let known = Known { allowed, alive_since: side.alive_since(id)?.unwrap_or_default() };
+        let known = Known { allowed, alive_since: reader.alive_since(id)?.unwrap_or_default() };
         if self.known.len() >= REMEMBERED {
             self.known.clear();
         }

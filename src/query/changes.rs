@@ -28,7 +28,7 @@ pub(super) struct Position {
 impl Position {
     /// The beginning of an answer: after `since`, or at the end of the log.
     pub(super) fn new(
-        reader: &mut Reader,
+        reader: &Reader,
         path: &PathField,
         since: Option<Seq>,
         limit: Option<u64>,
@@ -62,24 +62,42 @@ impl Query<'_, '_> {
         if position.is_spent() {
             return Ok(0);
         }
-        let page = self.main.changes(position.since, PAGE)?;
-        let ids = self.ids()?;
         self.guard.forget();
+        let page = self.reader.in_one_state(|_| self.page(position))?;
         let looked_at = page.len();
-        for change in page {
-            position.since = change.seq;
-            if !position.concerns(&change) {
-                continue;
-            }
-            if let Some(record) = self.visible(change, ids, &position.users)? {
+        for (seq, record) in page {
+            position.since = seq;
+            if let Some(record) = record {
                 self.answer.record(&record)?;
                 position.left -= 1;
-                if position.is_spent() {
-                    break;
-                }
             }
         }
         Ok(looked_at)
+    }
+
+    /// The next changes, with the records of those that are to be told.
+    fn page(
+        &mut self,
+        position: &Position,
+    ) -> Result<Vec<(Seq, Option<ChangeRecord>)>, CatalogError> {
+        let ids = self.ids()?;
+        let left = usize::try_from(position.left).unwrap_or(usize::MAX);
+        // Of a path, nobody knows how many concern it.
+        let limit = if position.path.is_empty() { PAGE.min(left) } else { PAGE };
+        let (mut page, mut told) = (Vec::new(), 0);
+        for change in self.reader.changes(position.since, limit)? {
+            let seq = change.seq;
+            let record = match position.concerns(&change) {
+                true => self.visible(change, ids, &position.users)?,
+                false => None,
+            };
+            told += usize::from(record.is_some());
+            page.push((seq, record));
+            if told == left {
+                break;
+            }
+        }
+        Ok(page)
     }
 
     /// The record of a change, without the names and digests that the asker may not see.
@@ -91,14 +109,14 @@ impl Query<'_, '_> {
     ) -> Result<Option<ChangeRecord>, CatalogError> {
         let mut visible = |path: Option<Vec<u8>>| -> Result<Option<Vec<u8>>, CatalogError> {
             let Some(path) = path else { return Ok(None) };
-            Ok(self.guard.name_at(self.side, &path, change.seq)?.then_some(path))
+            Ok(self.guard.name_at(self.reader, &path, change.seq)?.then_some(path))
         };
         let (path, from_path) = (visible(change.path)?, visible(change.from_path)?);
         if path.is_none() && from_path.is_none() {
             return Ok(None);
         }
         let readable = change.kind == Kind::File
-            && self.guard.node_at(self.side, change.file, Want::Read, change.seq)?;
+            && self.guard.node_at(self.reader, change.file, Want::Read, change.seq)?;
         let (file_number, size, sha256) = match change.version {
             Some((number, size, hash)) => (Some(number), Some(size), hash.filter(|_| readable)),
             None => (None, None, None),

@@ -39,8 +39,8 @@ impl Query<'_, '_> {
             Some(at_ns) => self.version_at(path, at_ns)?,
             None => self.version_named(path, version.unwrap_or("head"))?.1,
         };
-        let content = contents.open(self.side, (version.file, version.number))?;
-        let last = Planner::new(self.side, contents).last_with(&version)?;
+        let content = contents.open(self.reader, (version.file, version.number))?;
+        let last = Planner::new(self.reader, contents).last_with(&version)?;
         let mode = last.map_or(version.mode, |(node, _)| node.mode);
         Ok((ContentRecord { size: version.size, sha256: version.hash, mode }, content))
     }
@@ -73,12 +73,12 @@ impl Query<'_, '_> {
     }
 
     fn version_at(&mut self, path: &[u8], at_ns: i64) -> Result<VersionInfo, QueryError> {
-        let seq = self.main.seq_at(at_ns)?.ok_or(QueryError::TooEarly)?;
+        let seq = self.reader.seq_at(at_ns)?.ok_or(QueryError::TooEarly)?;
         let node = self.top(path, When::At(seq))?;
         if node.kind != Kind::File {
             return Err(QueryError::NotAFile { path: path.into() });
         }
-        let versions = self.main.versions(node.id)?;
+        let versions = self.reader.versions(node.id)?;
         let version = versions.into_iter().rev().find(|version| version.seq <= seq);
         version.ok_or_else(|| QueryError::NotFound { path: path.into() })
     }

@@ -31,7 +31,7 @@ impl Query<'_, '_> {
                 number,
                 seq: version.seq,
                 time: rfc3339(version.time_ns),
-                op: self.side.op_of(version.seq)?,
+                op: self.reader.op_of(version.seq)?,
                 origin: version.origin,
                 writer: version.writer.as_ref().map(|writer| users.record(writer)),
                 size: version.size,
@@ -47,18 +47,22 @@ impl Query<'_, '_> {
 
     /// The versions of a path that the asker may see, with their numbers, oldest first.
     pub(super) fn lineage(&mut self, path: &[u8]) -> Result<Vec<(u64, VersionInfo)>, QueryError> {
+        self.reader.in_one_state(|_| self.lineage_now(path))
+    }
+
+    fn lineage_now(&mut self, path: &[u8]) -> Result<Vec<(u64, VersionInfo)>, QueryError> {
         self.require(path, Want::Read)?;
         let not_found = || QueryError::NotFound { path: path.into() };
-        let located = self.main.locate(path)?.ok_or_else(not_found)?;
-        let node = self.main.node(located.file, When::Now)?;
+        let located = self.reader.locate(path)?.ok_or_else(not_found)?;
+        let node = self.reader.node(located.file, When::Now)?;
         if node.ok_or_else(not_found)?.kind != Kind::File {
             return Err(QueryError::NotAFile { path: path.into() });
         }
-        let versions = self.main.lineage(located.parent, &located.name)?;
+        let versions = self.reader.lineage(located.parent, &located.name)?;
         let visible = versions.into_iter().filter_map(|(number, version)| {
             // The path was checked; others had it before, or the same file in an earlier life.
             let seen: Result<bool, CatalogError> =
-                self.guard.node_at(self.side, version.file, Want::Read, version.seq);
+                self.guard.node_at(self.reader, version.file, Want::Read, version.seq);
             match seen {
                 Ok(true) => Some(Ok((number, version))),
                 Ok(false) => None,

@@ -112,14 +112,14 @@ pub struct CollectionRecord {
 
 impl FileDetails {
     /// What is known of a file.
-    pub(super) fn read(side: &Reader, node: &NodeInfo) -> Result<Self, CatalogError> {
-        let saved_ns = side.saved_ns(node.id)?.unwrap_or(node.mtime_ns);
-        let collections = side.collections_with(node.id)?.into_iter();
+    pub(super) fn read(reader: &Reader, node: &NodeInfo) -> Result<Self, CatalogError> {
+        let saved_ns = reader.saved_ns(node.id)?.unwrap_or(node.mtime_ns);
+        let collections = reader.collections_with(node.id)?.into_iter();
         Ok(Self {
             file_number: node.version,
-            created: rfc3339(side.born_ns(node.id)?.unwrap_or(saved_ns)),
+            created: rfc3339(reader.born_ns(node.id)?.unwrap_or(saved_ns)),
             updated: rfc3339(saved_ns),
-            labels: side.labels(node.id)?,
+            labels: reader.labels(node.id)?,
             collections: collections.map(|c| CollectionName { id: c.id, name: c.name }).collect(),
         })
     }
@@ -128,15 +128,15 @@ impl FileDetails {
 /// What of the live files below a directory somebody may list and read.
 struct Sight<'s> {
     guard: &'s mut Guard,
-    side: &'s Reader,
+    reader: &'s Reader,
     top: &'s [u8],
     /// Which directories may be listed, with all above them.
     listable: HashMap<Vec<u8>, bool>,
 }
 
 impl<'s> Sight<'s> {
-    fn new(guard: &'s mut Guard, side: &'s Reader, top: &'s [u8]) -> Self {
-        Self { guard, side, top, listable: HashMap::new() }
+    fn new(guard: &'s mut Guard, reader: &'s Reader, top: &'s [u8]) -> Self {
+        Self { guard, reader, top, listable: HashMap::new() }
     }
 
     /// Whether nothing is hidden, and nothing is elsewhere.
@@ -154,7 +154,7 @@ impl<'s> Sight<'s> {
     }
 
     fn sees(&mut self, file: FileId) -> Result<bool, CatalogError> {
-        let names = self.side.names_at(file, NOW)?;
+        let names = self.reader.names_at(file, NOW)?;
         Ok(names.iter().any(|name| {
             let path = &name.path[..];
             is_below(path, self.top)
@@ -182,8 +182,8 @@ impl Query<'_, '_> {
     fn file_at(&mut self, path: &[u8]) -> Result<NodeInfo, QueryError> {
         self.require(path, Want::Read)?;
         let not_found = || QueryError::NotFound { path: path.into() };
-        let located = self.side.locate(path)?.ok_or_else(not_found)?;
-        let node = self.side.node(located.file, When::Now)?.ok_or_else(not_found)?;
+        let located = self.reader.locate(path)?.ok_or_else(not_found)?;
+        let node = self.reader.node(located.file, When::Now)?.ok_or_else(not_found)?;
         match node.kind {
             Kind::File => Ok(node),
             _ => Err(QueryError::NotAFile { path: path.into() }),
@@ -196,11 +196,11 @@ impl Query<'_, '_> {
         let record = FileRecord {
             path: PathField(path.into()),
             file_id: self.ids()?.uuid(node.id),
-            deleted: self.side.resolve(path, When::Now)? != Some(node.id),
+            deleted: self.reader.resolve(path, When::Now)? != Some(node.id),
             size: node.size,
             sha256: node.hash,
             mtime: rfc3339(node.mtime_ns),
-            details: FileDetails::read(self.side, &node)?,
+            details: FileDetails::read(self.reader, &node)?,
         };
         Ok(self.answer.record(&record)?)
     }
@@ -208,11 +208,11 @@ impl Query<'_, '_> {
     /// What is known of the file with an identity, by a path at which the asker may read it.
     pub(super) fn file_with(&mut self, id: Uuid) -> Result<(), QueryError> {
         let unknown = || QueryError::NoFile { id };
-        let file = file_id::from_uuid(&self.side.catalog_id()?, id).ok_or_else(unknown)?;
+        let file = file_id::from_uuid(&self.reader.catalog_id()?, id).ok_or_else(unknown)?;
         let mut paths: Vec<Vec<u8>> =
-            self.side.names_at(file, NOW)?.into_iter().map(|name| name.path).collect();
+            self.reader.names_at(file, NOW)?.into_iter().map(|name| name.path).collect();
         if paths.is_empty() {
-            paths.extend(self.side.last_path(file)?);
+            paths.extend(self.reader.last_path(file)?);
         }
         for path in paths {
             match self.file_at(&path) {
@@ -242,7 +242,7 @@ impl Query<'_, '_> {
             return Err(QueryError::Denied { what });
         }
         check_labels(change)?;
-        let has = self.side.labels(node.id)?.tags.len();
+        let has = self.reader.labels(node.id)?.tags.len();
         let tags = change.tags.as_ref().map_or(has, Vec::len) + change.add_tags.len();
         if tags > MAX_TAGS {
             return Err(bad(format!("a file has at most {MAX_TAGS} tags")));
@@ -253,9 +253,9 @@ impl Query<'_, '_> {
     /// The tags after one that files at and below a path have.
     pub(super) fn tags(&mut self, top: &[u8], after: &str, limit: u64) -> Result<(), QueryError> {
         self.top(top, When::Now)?;
-        let mut sight = Sight::new(self.guard, self.side, top);
+        let mut sight = Sight::new(self.guard, self.reader, top);
         let answer = &mut *self.answer;
-        self.main.tags(after, |tag, files| {
+        self.reader.tags(after, |tag, files| {
             let files = sight.count(files)?;
             if files > 0 {
                 answer.record(&TagRecord { tag: tag.into(), files })?;
@@ -275,10 +275,10 @@ impl Query<'_, '_> {
     ) -> Result<(), QueryError> {
         self.top(top, When::Now)?;
         let users = Users::read();
-        let mut sight = Sight::new(self.guard, self.side, top);
+        let mut sight = Sight::new(self.guard, self.reader, top);
         let mut after = after.to_owned();
         while self.answer.records() < limit {
-            let page = self.main.collections(&after, PAGE)?;
+            let page = self.reader.collections(&after, PAGE)?;
             let Some(last) = page.last() else { return Ok(()) };
             after.clone_from(&last.name);
             for collection in page {
@@ -298,12 +298,12 @@ impl Query<'_, '_> {
         user: Option<&Identity>,
     ) -> Result<(), QueryError> {
         let unknown = || QueryError::NoCollection { name: name.into() };
-        let collection = match (self.side.collection(name)?, name.parse()) {
-            (None, Ok(id)) => self.side.collection_with(id)?,
+        let collection = match (self.reader.collection(name)?, name.parse()) {
+            (None, Ok(id)) => self.reader.collection_with(id)?,
             (named, _) => named,
         };
         let collection = collection.ok_or_else(unknown)?;
-        let mut sight = Sight::new(self.guard, self.side, b"");
+        let mut sight = Sight::new(self.guard, self.reader, b"");
         match tell(&mut sight, self.answer, &collection, &Users::read(), user)? {
             true => Ok(()),
             false => Err(unknown()),
@@ -319,7 +319,7 @@ impl Query<'_, '_> {
     ) -> Result<CollectionChange, QueryError> {
         check("the name of a collection", name, MAX_NAME)?;
         check_text("a description", what.description.as_deref().unwrap_or_default(), MAX_TEXT)?;
-        if let Some(known) = self.side.collection(name)? {
+        if let Some(known) = self.reader.collection(name)? {
             self.check_mine(&known, user)?;
         }
         Ok(CollectionChange::Save {
@@ -332,7 +332,7 @@ impl Query<'_, '_> {
 
     /// Writes what a collection is, if `user` may have it taken away.
     pub(super) fn forgettable(&mut self, name: &str, user: &Identity) -> Result<(), QueryError> {
-        let known = self.side.collection(name)?;
+        let known = self.reader.collection(name)?;
         let known = known.ok_or_else(|| QueryError::NoCollection { name: name.into() })?;
         self.check_mine(&known, user)?;
         self.collection(name, Some(user))
@@ -361,8 +361,8 @@ fn tell(
     user: Option<&Identity>,
 ) -> Result<bool, QueryError> {
     let files = match sight.is_everything() {
-        true => sight.side.live_collected(&collection.name)?,
-        false => sight.count(&sight.side.collected(&collection.name)?)?,
+        true => sight.reader.live_collected(&collection.name)?,
+        false => sight.count(&sight.reader.collected(&collection.name)?)?,
     };
     let is_mine = user.is_some_and(|user| user.uid == collection.uid);
     let is_theirs = sight.top.is_empty() && (sight.guard.sees_everything() || is_mine);

@@ -15,7 +15,7 @@ impl Query<'_, '_> {
         user: &Identity,
     ) -> Result<VersionKey, QueryError> {
         let (_, version) = self.version_named(path, name.unwrap_or("head"))?;
-        let node = self.side.node(version.file, When::Now)?;
+        let node = self.reader.node(version.file, When::Now)?;
         if self.guard.sees_everything() || node.is_some_and(|node| node.uid == user.uid) {
             return Ok((version.file, version.number));
         }

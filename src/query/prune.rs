@@ -15,17 +15,17 @@ use crate::timespec::rfc3339;
 
 /// Writes decisions.
 pub(super) struct PruneRecords<'q, 'a> {
-    side: &'q mut Reader,
+    reader: &'q Reader,
     ids: Ids,
     answer: &'q mut Answer<'a>,
 }
 
 impl<'q, 'a> PruneRecords<'q, 'a> {
     pub(super) fn new(
-        side: &'q mut Reader,
+        reader: &'q Reader,
         answer: &'q mut Answer<'a>,
     ) -> Result<Self, CatalogError> {
-        Ok(Self { ids: Ids(side.catalog_id()?), side, answer })
+        Ok(Self { ids: Ids(reader.catalog_id()?), reader, answer })
     }
 
     /// Writes the decisions about one file.
@@ -64,8 +64,8 @@ impl<'q, 'a> PruneRecords<'q, 'a> {
         path: &[u8],
         history: &FileHistory,
     ) -> Result<HashMap<u32, u64>, CatalogError> {
-        let Some(at) = self.side.locate(path)? else { return Ok(HashMap::new()) };
-        let lineage = self.side.lineage(at.parent, &at.name)?;
+        let Some(at) = self.reader.locate(path)? else { return Ok(HashMap::new()) };
+        let lineage = self.reader.lineage(at.parent, &at.name)?;
         let own = lineage.into_iter().filter(|(_, version)| version.file == history.file);
         Ok(own.map(|(number, version)| (version.number, number)).collect())
     }

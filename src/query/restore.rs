@@ -27,13 +27,13 @@ impl Query<'_, '_> {
                 let (_, version) = self.version_named(&path.0, name)?;
                 let to = to.as_ref().map_or(&path.0, |to| &to.0);
                 // That it may be read was looked at for the version.
-                let steps = Planner::new(self.main, contents).version(&version, to)?;
+                let steps = Planner::new(self.reader, contents).version(&version, to)?;
                 return Ok((steps, ids));
             }
             BringBack::Restore { path, at_ns: Some(at_ns), to, .. } => {
                 let at = self.seq_of(*at_ns)?;
                 let top = self.top(&path.0, When::At(at))?;
-                let mut planner = Planner::new(self.main, contents);
+                let mut planner = Planner::new(self.reader, contents);
                 match to {
                     None if top.kind == Kind::Dir => {
                         planner.back(&path.0, &Scope { since: at, by: ByWhom::default() }, Way::Add)
@@ -42,16 +42,18 @@ impl Query<'_, '_> {
                     Some(to) => planner.copy(top.id, at, &to.0),
                 }?
             }
-            BringBack::Undelete { path } => Planner::new(self.main, contents).undelete(&path.0)?,
+            BringBack::Undelete { path } => {
+                Planner::new(self.reader, contents).undelete(&path.0)?
+            }
             BringBack::Rewind { path, at_ns } => {
                 let since = self.seq_of(*at_ns)?;
                 self.top(&path.0, When::At(since))?;
                 let scope = Scope { since, by: ByWhom::default() };
-                Planner::new(self.main, contents).back(&path.0, &scope, Way::Rewind)?
+                Planner::new(self.reader, contents).back(&path.0, &scope, Way::Rewind)?
             }
             BringBack::Undo { path, since_ns, pid, user } => {
                 let since = match since_ns {
-                    Some(ns) => self.main.seq_at(*ns)?.unwrap_or_default(),
+                    Some(ns) => self.reader.seq_at(*ns)?.unwrap_or_default(),
                     None => Seq(0),
                 };
                 let by = ByWhom { pid: *pid, uid: user.as_deref().map(uid_of).transpose()? };
@@ -59,7 +61,7 @@ impl Query<'_, '_> {
                     return Err(QueryError::Nobody);
                 }
                 let scope = Scope { since, by };
-                Planner::new(self.main, contents).back(&path.0, &scope, Way::Rewind)?
+                Planner::new(self.reader, contents).back(&path.0, &scope, Way::Rewind)?
             }
         };
         let mut allowed = Vec::with_capacity(steps.len());
@@ -70,19 +72,19 @@ impl Query<'_, '_> {
     }
 
     fn seq_of(&mut self, at_ns: i64) -> Result<Seq, QueryError> {
-        self.main.seq_at(at_ns)?.ok_or(QueryError::TooEarly)
+        self.reader.seq_at(at_ns)?.ok_or(QueryError::TooEarly)
     }
 
     /// The step, if the asker may know of it.
     fn allow(&mut self, mut step: Step) -> Result<Option<Step>, QueryError> {
-        let was = self.side.path_of(step.file, step.at)?;
+        let was = self.reader.path_of(step.file, step.at)?;
         let path = was.as_deref().unwrap_or(&step.path);
-        let at = if was.is_some() { step.at } else { self.main.seq()? };
-        if !self.guard.listing_at(self.side, parent(path), at)? {
+        let at = if was.is_some() { step.at } else { self.reader.seq()? };
+        if !self.guard.listing_at(self.reader, parent(path), at)? {
             return Ok(None);
         }
         if matches!(step.action, Action::File { .. })
-            && !self.guard.node_at(self.side, step.file, Want::Read, step.at)?
+            && !self.guard.node_at(self.reader, step.file, Want::Read, step.at)?
         {
             step.action = Action::Impossible("permission denied".into());
         }

@@ -68,7 +68,7 @@ impl Query<'_, '_> {
             matcher: Arc::new(Matcher::new(filter)?),
             prefix,
             labelled: match filter.has_labels() {
-                true => Some(self.side.labelled(&filter.tags, filter.collection.as_deref())?),
+                true => Some(self.reader.labelled(&filter.tags, filter.collection.as_deref())?),
                 false => None,
             },
             by_uid: filter.by.as_ref().and_then(|by| Users::read().number_of(by)),
@@ -77,14 +77,14 @@ impl Query<'_, '_> {
             listable: HashMap::new(),
             answer: &mut *self.answer,
         };
-        let side = &*self.side;
-        let mut result = search.live_names(self.main, side, top.id, names);
+        let reader = self.reader;
+        let mut result = search.live_names(reader, top.id, names);
         if result.is_ok() && filter.names == Names::AndDeleted {
             let after = match &filter.after {
                 Some(Cursor::Gone(key, from)) => Some((key.clone(), *from)),
                 _ => None,
             };
-            result = self.main.deleted(after, |gone| search.gone(side, gone));
+            result = reader.deleted(after, |gone| search.gone(reader, gone));
         }
         match result {
             Ok(()) | Err(Stop::Enough) => Ok(()),
@@ -96,7 +96,7 @@ impl Query<'_, '_> {
 impl Search<'_, '_> {
     fn live(
         &mut self,
-        side: &Reader,
+        reader: &Reader,
         path: &[u8],
         node: &NodeInfo,
         cursor: Cursor,
@@ -105,23 +105,23 @@ impl Search<'_, '_> {
             return Ok(());
         }
         if self.filter.has_times()
-            && !self.filter.fits_time(side.saved_ns(node.id)?.unwrap_or(node.mtime_ns))
+            && !self.filter.fits_time(reader.saved_ns(node.id)?.unwrap_or(node.mtime_ns))
         {
             return Ok(());
         }
-        if self.filter.by.is_some() && !self.is_by(side.saved_by(node.id)?.as_ref()) {
+        if self.filter.by.is_some() && !self.is_by(reader.saved_by(node.id)?.as_ref()) {
             return Ok(());
         }
         let readable = node.kind == Kind::File && self.guard.live_path(path, Want::Read);
-        self.write(side, path, node, None, readable, cursor)
+        self.write(reader, path, node, None, readable, cursor)
     }
 
-    fn gone(&mut self, side: &Reader, gone: &Gone) -> Result<(), Stop> {
+    fn gone(&mut self, reader: &Reader, gone: &Gone) -> Result<(), Stop> {
         let path = &gone.path[..];
         if !path.starts_with(&self.prefix) || !self.matcher.matches(&path[self.prefix.len()..]) {
             return Ok(());
         }
-        let Some(node) = side.node(gone.file, When::Now)? else { return Ok(()) };
+        let Some(node) = reader.node(gone.file, When::Now)? else { return Ok(()) };
         let fits = self.filter.fits_name(&gone.key.name, node.kind)
             && self.filter.fits_size(node.kind, node.size);
         let is_labelled =
@@ -129,19 +129,19 @@ impl Search<'_, '_> {
         if !fits || !is_labelled {
             return Ok(());
         }
-        let time_ns = side.time_of(gone.ended)?;
+        let time_ns = reader.time_of(gone.ended)?;
         if !self.filter.fits_time(time_ns)
-            || (self.filter.by.is_some() && !self.is_by(side.writer_of(gone.ended)?.as_ref()))
+            || (self.filter.by.is_some() && !self.is_by(reader.writer_of(gone.ended)?.as_ref()))
         {
             return Ok(());
         }
         let before = Seq(gone.ended.0.saturating_sub(1));
-        if !self.guard.listing_at(side, parent(path), before)? {
+        if !self.guard.listing_at(reader, parent(path), before)? {
             return Ok(());
         }
-        let readable = self.guard.node_at(side, node.id, Want::Read, before)?;
+        let readable = self.guard.node_at(reader, node.id, Want::Read, before)?;
         let cursor = Cursor::Gone(gone.key.clone(), gone.from);
-        self.write(side, path, &node, Some(rfc3339(time_ns)), readable, cursor)
+        self.write(reader, path, &node, Some(rfc3339(time_ns)), readable, cursor)
     }
 
     /// Whether a writer is the one that is asked for, by user or by program.
@@ -154,7 +154,7 @@ impl Search<'_, '_> {
 
     fn write(
         &mut self,
-        side: &Reader,
+        reader: &Reader,
         path: &[u8],
         node: &NodeInfo,
         deleted: Option<String>,
@@ -167,7 +167,7 @@ impl Search<'_, '_> {
             return Ok(());
         }
         let details = match self.filter.detail {
-            Detail::Whole if readable => Some(FileDetails::read(side, node)?),
+            Detail::Whole if readable => Some(FileDetails::read(reader, node)?),
             _ => None,
         };
         let is_enough = |limit| self.answer.records() >= limit;

@@ -202,10 +202,8 @@ impl Client<'_, '_> {
         run: impl FnOnce(&mut Query<'_, '_>) -> Result<T, QueryError>,
     ) -> Result<T, QueryError> {
         let catalog = &self.service.catalog;
-        catalog.read_committed(|main| {
-            catalog.read_committed(|side| {
-                run(&mut Query { main, side, guard: &mut self.guard, answer: &mut *self.answer })
-            })
+        catalog.read_committed(|reader| {
+            run(&mut Query { reader, guard: &mut self.guard, answer: &mut *self.answer })
         })
     }
 
@@ -269,8 +267,8 @@ impl Client<'_, '_> {
         self.check_privilege("prune")?;
         let scope = if path.is_empty() { Scope::Everything } else { Scope::Below(path.into()) };
         let service = self.service;
-        let total = service.catalog.read_committed(|side| {
-            let mut records = PruneRecords::new(side, self.answer)?;
+        let total = service.catalog.read_committed(|reader| {
+            let mut records = PruneRecords::new(reader, self.answer)?;
             let report = &mut |path: &[u8], history: &FileHistory, verdicts: &[Verdict]| {
                 records.write(path, history, verdicts)
             };

@@ -21,8 +21,8 @@ impl Query<'_, '_> {
         limit: u64,
     ) -> Result<(), QueryError> {
         let at = match at_ns {
-            None => self.main.seq()?,
-            Some(ns) => self.main.seq_at(ns)?.ok_or(QueryError::TooEarly)?,
+            None => self.reader.seq()?,
+            Some(ns) => self.reader.seq_at(ns)?.ok_or(QueryError::TooEarly)?,
         };
         let when = at_ns.map_or(When::Now, |_| When::At(at));
         let top = self.top(path, when)?;
@@ -33,14 +33,17 @@ impl Query<'_, '_> {
         let mut after = after.to_vec();
         let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
         while left > 0 {
-            let page = self.main.glimpses(top.id, at, &after, left.min(PAGE))?;
+            let page = match when {
+                When::Now => self.reader.glimpses_now(top.id, &after, left.min(PAGE))?,
+                When::At(at) => self.reader.glimpses(top.id, at, &after, left.min(PAGE))?,
+            };
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = last.to_vec();
             left -= page.len();
             for (name, shown) in page {
                 let node = shown.node;
                 let readable = node.kind == Kind::File
-                    && self.guard.node_at(self.side, node.id, Want::Read, at)?;
+                    && self.guard.node_at(self.reader, node.id, Want::Read, at)?;
                 let version = shown.version;
                 self.answer.record(&TreeRecord {
                     name: NameField(name.to_vec()),

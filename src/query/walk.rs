@@ -12,7 +12,7 @@ impl Query<'_, '_> {
     pub(super) fn when(&mut self, at_ns: Option<i64>) -> Result<When, QueryError> {
         Ok(match at_ns {
             None => When::Now,
-            Some(ns) => When::At(self.main.seq_at(ns)?.ok_or(QueryError::TooEarly)?),
+            Some(ns) => When::At(self.reader.seq_at(ns)?.ok_or(QueryError::TooEarly)?),
         })
     }
 
@@ -26,14 +26,14 @@ impl Query<'_, '_> {
         mut visit: impl FnMut(&mut Answer<'_>, &Reader, &[u8], &NodeInfo) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         let top = self.top(path, when)?;
-        visit(self.answer, self.side, path, &top)?;
+        visit(self.answer, self.reader, path, &top)?;
         if top.kind != Kind::Dir {
             return Ok(());
         }
         let prefix_length = path.len();
         let mut whole = path.to_vec();
-        let (side, guard, answer) = (&*self.side, &mut *self.guard, &mut *self.answer);
-        self.main.walk(top.id, when, |below, node| {
+        let (reader, guard, answer) = (self.reader, &mut *self.guard, &mut *self.answer);
+        self.reader.walk(top.id, when, |below, node| {
             whole.truncate(prefix_length);
             if prefix_length > 0 {
                 whole.push(b'/');
@@ -44,10 +44,10 @@ impl Query<'_, '_> {
                 Kind::File => Want::Read,
                 _ => return Ok(Descend::No),
             };
-            if !may(guard, side, when, &whole, node.id, want)? {
+            if !may(guard, reader, when, &whole, node.id, want)? {
                 return Ok(Descend::No);
             }
-            visit(answer, side, &whole, node)?;
+            visit(answer, reader, &whole, node)?;
             Ok(Descend::Yes)
         })
     }
@@ -55,9 +55,9 @@ impl Query<'_, '_> {
     /// What a path leads to, if the asker may see it.
     pub(super) fn top(&mut self, path: &[u8], when: When) -> Result<NodeInfo, QueryError> {
         let not_found = || QueryError::NotFound { path: path.into() };
-        let found = self.main.resolve(path, when)?;
+        let found = self.reader.resolve(path, when)?;
         let node = match found {
-            Some(id) => self.main.node(id, when)?,
+            Some(id) => self.reader.node(id, when)?,
             None => None,
         };
         let want = match &node {
@@ -66,8 +66,8 @@ impl Query<'_, '_> {
         };
         match (&node, when) {
             (Some(node), When::At(at)) => {
-                if !self.guard.listing_at(self.side, parent(path), at)?
-                    || !self.guard.node_at(self.side, node.id, want, at)?
+                if !self.guard.listing_at(self.reader, parent(path), at)?
+                    || !self.guard.node_at(self.reader, node.id, want, at)?
                 {
                     return Err(QueryError::Denied { what: super::shown(path) });
                 }
@@ -81,7 +81,7 @@ impl Query<'_, '_> {
 /// Whether something that a walk came by may be seen.
 fn may(
     guard: &mut Guard,
-    side: &Reader,
+    reader: &Reader,
     when: When,
     path: &[u8],
     id: FileId,
@@ -89,6 +89,6 @@ fn may(
 ) -> Result<bool, QueryError> {
     match when {
         When::Now => Ok(guard.live_path(path, want)),
-        When::At(at) => Ok(guard.node_at(side, id, want, at)?),
+        When::At(at) => Ok(guard.node_at(reader, id, want, at)?),
     }
 }

@@ -8,13 +8,13 @@ use crate::types::{Facts, FileId, Kind, Seq, Timestamp};
 /// Makes plans.
 #[derive(Debug)]
 pub struct Planner<'p> {
-    pub(super) reader: &'p mut Reader,
+    pub(super) reader: &'p Reader,
     pub(super) contents: &'p Contents,
 }
 
 impl<'p> Planner<'p> {
     /// Plans from a catalog, which must have everything that was told it.
-    pub fn new(reader: &'p mut Reader, contents: &'p Contents) -> Self {
+    pub fn new(reader: &'p Reader, contents: &'p Contents) -> Self {
         Self { reader, contents }
     }
 

@@ -84,7 +84,7 @@ fn scramble(mounted: &Mounted, dice: &mut Dice, steps: usize) -> Vec<PathBuf> {
 /// What a walk over the catalog finds: each path, whether it is a directory.
 fn walked(mounted: &Mounted, top: &[u8]) -> Vec<(Vec<u8>, bool)> {
     let mut all = Vec::new();
-    let mut catalog = mounted.catalog();
+    let catalog = mounted.catalog();
     let top: FileId = catalog.resolve(top, When::Now).unwrap().unwrap();
     let walked = catalog.walk::<CatalogError>(top, When::Now, |path, node| {
         all.push((path.to_vec(), node.kind == Kind::Dir));

@@ -69,7 +69,7 @@ fn a_symlink_that_is_made_anew_leaves_the_old_target_to_the_old_one() {
         let inode = world.inode(ino, Kind::Symlink);
         world.push(Op::Create { at, inode, born: Born::Target(target.as_bytes().into()) });
         let seq = world.seq();
-        let child = |reader: &mut Reader| reader.child(FileId::ROOT, b"l", When::At(seq));
+        let child = |reader: &Reader| reader.child(FileId::ROOT, b"l", When::At(seq));
         ids.push(world.catalog.read::<_, CatalogError>(child).unwrap().unwrap());
         world.unlink("l", ino);
     }

@@ -17,7 +17,7 @@ impl World {
 
     fn history(&self, name: &str) -> FileHistory {
         let file = self.id(name).unwrap();
-        self.catalog.read(|r: &mut Reader| r.history(file)).unwrap().unwrap()
+        self.catalog.read(|r: &Reader| r.history(file)).unwrap().unwrap()
     }
 
     fn pin(&mut self, name: &str, number: u32, pin: Pin) {
@@ -47,21 +47,21 @@ fn a_history_tells_when_versions_ended_and_where_their_bytes_are() {
     assert_eq!((first.until_ns, second.until_ns), (Some(second.time_ns), Some(third.time_ns)));
     assert_eq!(third.until_ns, None);
     assert_eq!(w.places("f"), [Source::Object(hash(1)), Source::Head, Source::Head]);
-    let files = |content| w.catalog.read(|r: &mut Reader| r.files_of(hash(content))).unwrap();
+    let files = |content| w.catalog.read(|r: &Reader| r.files_of(hash(content))).unwrap();
     assert_eq!((files(1), files(2)), (vec![history.file], vec![]));
     let file = w.id("f").unwrap();
     w.preserve(10, 2, 3);
     w.unlink("f", 10);
-    let history = w.catalog.read(|r: &mut Reader| r.history(file)).unwrap().unwrap();
+    let history = w.catalog.read(|r: &Reader| r.history(file)).unwrap().unwrap();
     assert_eq!(history.versions[2].until_ns, Some(history.ended.unwrap().1));
     assert_eq!(history.versions[1].place, Source::Object(hash(3)));
     w.push(Op::Dropped { hash: hash(3) });
-    let history = w.catalog.read(|r: &mut Reader| r.history(file)).unwrap().unwrap();
+    let history = w.catalog.read(|r: &Reader| r.history(file)).unwrap().unwrap();
     let places: Vec<_> = history.versions.iter().map(|version| version.place).collect();
     let gone = Source::Lost(Loss::Pruned);
     assert_eq!(places, [Source::Object(hash(1)), gone, gone]);
     w.push(Op::Adopted { hash: hash(3), size: 10 });
-    let history = w.catalog.read(|r: &mut Reader| r.history(file)).unwrap().unwrap();
+    let history = w.catalog.read(|r: &Reader| r.history(file)).unwrap().unwrap();
     assert_eq!(history.versions[2].place, Source::Object(hash(3)));
 }
 
@@ -95,13 +95,13 @@ fn what_is_lost_again_is_as_young_as_that_loss() {
         w.seal(10 + n, 9);
     }
     let order = |w: &World| {
-        let page = w.catalog.read(|r: &mut Reader| r.contents_by_age(None, 9)).unwrap();
+        let page = w.catalog.read(|r: &Reader| r.contents_by_age(None, 9)).unwrap();
         page.iter().map(|content| content.hash).collect::<Vec<_>>()
     };
     assert_eq!(order(&w), [hash(1), hash(2)]);
     w.store(7, 1);
     assert_eq!(order(&w), [hash(2), hash(1)]);
-    let rest = w.catalog.read(|r: &mut Reader| {
+    let rest = w.catalog.read(|r: &Reader| {
         let page = r.contents_by_age(None, 1)?;
         r.contents_by_age(page.first(), 9)
     });
@@ -122,7 +122,7 @@ fn marks_stay_with_the_bytes_of_a_version_that_is_taken_back() {
     assert_eq!((versions.len(), versions[0].pinned), (1, true));
     assert_eq!(versions[0].note.as_deref(), Some("mine"));
     w.pin("f", 1, Pin::Cleared);
-    assert_eq!(w.catalog.read(|r: &mut Reader| r.pins()).unwrap(), []);
+    assert_eq!(w.catalog.read(|r: &Reader| r.pins()).unwrap(), []);
 }
 
 /// A content that is moved to and fro between two names is not looked for in a circle.
@@ -138,7 +138,7 @@ fn where_a_content_goes_on_is_no_circle() {
     w.seal(11, 2);
     w.push(Op::Dropped { hash: hash(1) });
     assert_eq!(w.places("b"), [Source::Lost(Loss::Pruned), Source::Head]);
-    let histories = w.catalog.read(|r: &mut Reader| {
+    let histories = w.catalog.read(|r: &Reader| {
         let mut found = Vec::new();
         r.histories(|history| {
             found.push(history);
@@ -154,7 +154,7 @@ fn where_a_content_goes_on_is_no_circle() {
 #[test]
 fn the_last_prune_is_remembered() {
     let w = World::new();
-    let last = |w: &World| w.catalog.read(|r: &mut Reader| r.last_prune()).unwrap();
+    let last = |w: &World| w.catalog.read(|r: &Reader| r.last_prune()).unwrap();
     assert_eq!(last(&w), None);
     let mut w = w;
     for error in [Some("too much".to_owned()), None] {

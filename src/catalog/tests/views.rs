@@ -18,6 +18,11 @@ impl World {
         self.push(Op::Create { at, inode, born: Born::Target(target.as_bytes().into()) });
     }
 
+    fn dir(&self, path: &str) -> FileId {
+        let found = self.catalog.read(|reader| reader.resolve(path.as_bytes(), When::Now)).unwrap();
+        found.unwrap_or(FileId::ROOT)
+    }
+
     fn time_of_dir(&self, path: &str) -> i64 {
         self.glimpse(path, self.seq()).unwrap().node.mtime_ns
     }
@@ -115,4 +120,48 @@ fn nothing_has_changed_before_the_first_change() {
     let w = World::new();
     let seconds = w.catalog.read(Reader::changed_seconds).unwrap();
     assert_eq!(seconds, [w.now_ns]);
+}
+
+#[test]
+fn now_is_the_newest_of_all_times() {
+    let mut w = World::new();
+    let check = |w: &World| {
+        for dir in [FileId::ROOT, w.dir("d")] {
+            for (after, limit) in [("", 100), ("b", 2), ("zz", 9)] {
+                let (now, then) = w
+                    .catalog
+                    .read::<_, CatalogError>(|reader| {
+                        let then = reader.glimpses(dir, reader.seq()?, after.as_bytes(), limit)?;
+                        Ok((reader.glimpses_now(dir, after.as_bytes(), limit)?, then))
+                    })
+                    .unwrap();
+                assert_eq!(now, then, "after {after:?}");
+            }
+        }
+    };
+    w.create_in(ROOT, "d", 20, Kind::Dir);
+    w.create_in(key(20), "in", 21, Kind::File);
+    for (name, ino, content) in
+        [("a", 10, 1), ("b", 11, 2), ("c", 12, 3), ("e", 13, 5), ("f", 14, 6)]
+    {
+        w.write(name, ino, content);
+        check(&w);
+    }
+    w.write("a", 10, 77);
+    w.symlink("s", 30, "there");
+    w.rename("b", "moved", 11, None);
+    check(&w);
+    w.unlink("c", 12);
+    w.create_in(ROOT, "c", 15, Kind::File);
+    check(&w);
+    w.rename("c", "again", 15, None);
+    check(&w);
+    w.seal(15, 3);
+    w.rename("e", "f", 13, Some(14));
+    let inode = Inode { key: key(10), attr: attr(10, Kind::File, 77) };
+    w.push(Op::Attr { inode, before: None });
+    check(&w);
+    w.seal(21, 4);
+    w.unlink("s", 30);
+    check(&w);
 }

@@ -279,7 +279,7 @@ impl Fs {
 
     /// The versions without a digest of which these are the contents, if they are of any.
     fn unread(&self, some: &[Waits]) -> Vec<Option<Unread>> {
-        let unread = self.catalog.read_committed(|reader: &mut Reader| {
+        let unread = self.catalog.read_committed(|reader: &Reader| {
             some.iter().map(|waits| reader.unread(waits.id)).collect()
         });
         unread.unwrap_or_else(|error: CatalogError| {

@@ -34,7 +34,7 @@ impl Fs {
     }
 
     fn object_totals(&self) -> ObjectTotals {
-        let totals = self.catalog.read(|reader: &mut Reader| reader.object_totals());
+        let totals = self.catalog.read(|reader: &Reader| reader.object_totals());
         totals.unwrap_or_else(|error: CatalogError| {
             tracing::warn!(%error, "cannot tell how much is kept");
             ObjectTotals::default()

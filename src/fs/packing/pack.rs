@@ -111,8 +111,7 @@ impl Fs {
     }
 
     fn due_objects(&self, before_ns: i64, after: Option<(i64, ContentHash)>) -> Vec<DueObject> {
-        let due =
-            self.catalog.read(|reader: &mut Reader| reader.due_objects(before_ns, after, ROWS));
+        let due = self.catalog.read(|reader: &Reader| reader.due_objects(before_ns, after, ROWS));
         due.unwrap_or_else(|error: CatalogError| {
             tracing::warn!(%error, "cannot tell what is to be packed");
             Vec::new()

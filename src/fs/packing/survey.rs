@@ -30,7 +30,7 @@ impl Fs {
         throttle: &Throttle<'_>,
     ) -> Result<(), PackError> {
         let index = |error: CatalogError| PackError::Index(error.into());
-        let read = |reader: &mut Reader| Ok((reader.seq()?, reader.object_totals()?));
+        let read = |reader: &Reader| Ok((reader.seq()?, reader.object_totals()?));
         let (seq, totals) = self.catalog.read(read).map_err(index)?;
         let seen = Seen(seq, totals, store.packs().map(|packs| packs.totals()));
         if *last == Some(seen) {

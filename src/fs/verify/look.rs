@@ -164,7 +164,7 @@ impl Run<'_, '_> {
     ) -> Result<Option<Content>, VerifyError> {
         let content = match place {
             Place::Version(version) => {
-                let open = |reader: &mut crate::catalog::Reader| {
+                let open = |reader: &crate::catalog::Reader| {
                     Ok::<_, crate::catalog::CatalogError>(self.contents.open(reader, *version).ok())
                 };
                 self.fs.catalog.read_committed(open)?

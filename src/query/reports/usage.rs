@@ -120,7 +120,7 @@ impl Query<'_, '_> {
     fn sums(&mut self, path: &[u8], at_ns: Option<i64>) -> Result<Sums, QueryError> {
         let when = self.when(at_ns)?;
         let (mut sums, mut counted) = (Sums::default(), Counted::default());
-        self.walk(path, when, |_, side, found, node| {
+        self.walk(path, when, |_, reader, found, node| {
             let below = found.get(path.len()..).unwrap_or_default();
             let below = below.strip_prefix(b"/").unwrap_or(below);
             let entry = below.split(|byte| *byte == b'/').next().unwrap_or_default();
@@ -130,7 +130,7 @@ impl Query<'_, '_> {
                 _ if counted.add(node.id) => {
                     (amounts.files, amounts.bytes) = (1, node.size);
                     if when == When::Now && node.version > 1 {
-                        (amounts.kept_versions, amounts.kept_bytes) = side.kept_of(node.id)?;
+                        (amounts.kept_versions, amounts.kept_bytes) = reader.kept_of(node.id)?;
                     }
                 }
                 _ => return Ok(()),

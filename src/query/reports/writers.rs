@@ -68,14 +68,14 @@ impl Query<'_, '_> {
     ) -> Result<(), QueryError> {
         let since = match since_ns {
             None => Seq(0),
-            Some(ns) => self.main.seq_at(ns)?.unwrap_or_default(),
+            Some(ns) => self.reader.seq_at(ns)?.unwrap_or_default(),
         };
-        let until = self.main.seq()?;
+        let until = self.reader.seq()?;
         let everything = path.is_empty() && self.guard.sees_everything();
         let mut sums: HashMap<(Option<u32>, Vec<u8>), Sums> = HashMap::new();
-        let (main, side, guard) = (&*self.main, &*self.side, &mut *self.guard);
-        main.activity(since, until, |activity| {
-            if everything || counts(guard, side, path, &activity)? {
+        let (reader, guard) = (self.reader, &mut *self.guard);
+        reader.activity(since, until, |activity| {
+            if everything || counts(guard, reader, path, &activity)? {
                 let writer = activity.writer.as_ref();
                 let comm = writer.map_or_else(Vec::new, |writer| writer.comm.to_vec());
                 let who = (writer.map(|writer| writer.uid), comm);
@@ -107,18 +107,18 @@ impl Query<'_, '_> {
 /// Whether something was at or below a path when somebody changed it last, and the asker may see that.
 fn counts(
     guard: &mut Guard,
-    side: &Reader,
+    reader: &Reader,
     path: &[u8],
     activity: &Activity,
 ) -> Result<bool, CatalogError> {
     let (seq, _) = activity.last;
     let before = Seq(seq.0.saturating_sub(1));
-    let place = match side.path_of(activity.file, seq)? {
-        None => side.path_of(activity.file, before)?,
+    let place = match reader.path_of(activity.file, seq)? {
+        None => reader.path_of(activity.file, before)?,
         place => place,
     };
     match place.filter(|place| is_below(place, path)) {
-        Some(place) => guard.name_at(side, &place, seq),
+        Some(place) => guard.name_at(reader, &place, seq),
         None => Ok(false),
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::catalog::names::{FoundName, NameKey, NamePattern, NameQuery, NameSearch};
-use crate::catalog::{LiveNames, Reader};
+use crate::catalog::{CatalogError, LiveNames, Reader};
 use crate::globspec;
 use crate::query::access::Want;
 use crate::query::filter::{Cursor, Matcher};
@@ -26,8 +26,7 @@ impl Search<'_, '_> {
     /// Finds the live names.
     pub(super) fn live_names(
         &mut self,
-        main: &mut Reader,
-        side: &Reader,
+        reader: &Reader,
         top: FileId,
         names: Option<&LiveNames>,
     ) -> Result<(), Stop> {
@@ -37,27 +36,32 @@ impl Search<'_, '_> {
             None => None,
         };
         if let Some(labelled) = self.labelled.clone() {
-            return self.names_of(side, labelled, after.as_ref());
+            return self.names_of(reader, labelled, after.as_ref());
         }
         if let Some(prefix) = &self.filter.sha256 {
             // There is no index of the digests of heads.
-            return self.names_of(side, side.heads_with(prefix)?, after.as_ref());
+            return self.names_of(reader, reader.heads_with(prefix)?, after.as_ref());
         }
         if let Some(names) = names {
             let mut search = NameSearch::new(self.query(top, after.clone()));
             while !search.is_done() {
-                let Some(found) = names.step(&mut search, AT_A_TIME) else {
+                let Some(mut found) = names.step(&mut search, self.at_a_time()) else {
                     // It has just been thrown away: the table goes on where it stopped.
-                    return self.in_table(main, side, top, after.as_ref());
+                    return self.in_table(reader, top, after.as_ref());
                 };
-                for name in found {
-                    self.found(side, &name)?;
-                    after = Some(name.key);
-                }
+                self.found(reader, &found)?;
+                after = found.pop().map(|last| last.key).or(after);
             }
             return Ok(());
         }
-        self.in_table(main, side, top, after.as_ref())
+        self.in_table(reader, top, after.as_ref())
+    }
+
+    /// How many names are looked at together: not many more than are wanted.
+    fn at_a_time(&self) -> usize {
+        let told = self.answer.records();
+        let wanted = self.filter.limit.map_or(u64::MAX, |limit| limit.saturating_sub(told));
+        usize::try_from(wanted).unwrap_or(AT_A_TIME).clamp(1, AT_A_TIME)
     }
 
     /// What the index is asked.
@@ -80,21 +84,20 @@ impl Search<'_, '_> {
     /// Reads the names of all directories, which takes long.
     fn in_table(
         &mut self,
-        main: &mut Reader,
-        side: &Reader,
+        reader: &Reader,
         top: FileId,
         after: Option<&NameKey>,
     ) -> Result<(), Stop> {
-        main.in_one_state(|main| {
-            let dirs = self.dirs_below(main, top)?;
+        reader.in_one_state(|reader| {
+            let dirs = self.dirs_below(reader, top)?;
             let first = after.map_or(FileId(0), |after| after.parent);
             for (dir, path) in dirs.range(first..) {
                 let after = after.filter(|after| after.parent == *dir);
                 let after = after.map_or(&b""[..], |after| &after.name);
-                each_name(main, *dir, after, |name, child, kind| {
+                each_name(reader, *dir, after, |name, child, kind| {
                     let path = join(path, name);
                     let key = NameKey { parent: *dir, name: name.into() };
-                    self.found(side, &FoundName { key, child, kind, path })
+                    self.found(reader, &[FoundName { key, child, kind, path }])
                 })?;
             }
             Ok(())
@@ -104,13 +107,13 @@ impl Search<'_, '_> {
     /// The directories that may be looked into, in the order of their numbers, with their paths.
     fn dirs_below(
         &mut self,
-        main: &Reader,
+        reader: &Reader,
         top: FileId,
     ) -> Result<BTreeMap<FileId, Vec<u8>>, Stop> {
         let path = self.prefix.strip_suffix(b"/").unwrap_or_default().to_vec();
         let (mut dirs, mut stack) = (BTreeMap::new(), vec![(top, path)]);
         while let Some((dir, path)) = stack.pop() {
-            each_name(main, dir, b"", |name, child, kind| {
+            each_name(reader, dir, b"", |name, child, kind| {
                 let path = join(&path, name);
                 if kind == Kind::Dir && self.guard.live_path(&path, Want::List) {
                     stack.push((child, path));
@@ -125,38 +128,46 @@ impl Search<'_, '_> {
     /// Finds the names of files that are known.
     fn names_of(
         &mut self,
-        side: &Reader,
+        reader: &Reader,
         files: Vec<FileId>,
         after: Option<&NameKey>,
     ) -> Result<(), Stop> {
         let mut names = Vec::new();
         for child in files {
-            for at in side.names_at(child, Seq(i64::MAX.cast_unsigned()))? {
+            for at in reader.names_at(child, Seq(i64::MAX.cast_unsigned()))? {
                 let key = NameKey { parent: at.dir, name: at.name };
                 names.push(FoundName { key, child, kind: Kind::File, path: at.path });
             }
         }
         names.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         names.retain(|name| after.is_none_or(|after| name.key > *after));
-        names.iter().try_for_each(|name| self.found(side, name))
+        names.chunks(AT_A_TIME).try_for_each(|names| self.found(reader, names))
     }
 
-    /// Looks at a name that was found.
-    fn found(&mut self, side: &Reader, name: &FoundName) -> Result<(), Stop> {
+    /// Looks at names that were found.
+    fn found(&mut self, reader: &Reader, names: &[FoundName]) -> Result<(), Stop> {
+        let fitting: Vec<_> = names.iter().filter(|name| self.fits(name)).collect();
+        let nodes = reader.in_one_state(|reader| {
+            let node = |name: &&FoundName| reader.live_name(name.key.parent, &name.key.name);
+            fitting.iter().map(node).collect::<Result<Vec<_>, CatalogError>>()
+        })?;
+        for (name, node) in fitting.into_iter().zip(nodes) {
+            // The name may have gone, or have come to another file since.
+            let Some(node) = node else { continue };
+            if self.labelled.is_none() || node.id == name.child {
+                self.live(reader, &name.path, &node, Cursor::Live(name.key.clone()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a name may be told of, as far as it says so itself.
+    fn fits(&mut self, name: &FoundName) -> bool {
         let path = &name.path[..];
-        let fits = path.starts_with(&self.prefix)
+        path.starts_with(&self.prefix)
             && self.filter.fits_name(&name.key.name, name.kind)
             && self.matcher.matches(&path[self.prefix.len()..])
-            && self.may_list(parent(path));
-        if !fits {
-            return Ok(());
-        }
-        match side.live_name(name.key.parent, &name.key.name)? {
-            // The name may have come to another file since.
-            Some(node) if self.labelled.is_some() && node.id != name.child => Ok(()),
-            Some(node) => self.live(side, path, &node, Cursor::Live(name.key.clone())),
-            None => Ok(()),
-        }
+            && self.may_list(parent(path))
     }
 
     /// Whether the names of a directory and of all above it, up to the one that is searched, may be

@@ -77,7 +77,7 @@ fn exchange(mounted: &Mounted, dice: &mut Dice) {
 fn assert_attributes_are_true(mounted: &Mounted, when: &str) {
     mounted.sync();
     let mut wrong = Vec::new();
-    let mut reader = mounted.catalog();
+    let reader = mounted.catalog();
     let walked = reader.walk::<CatalogError>(FileId::ROOT, When::Now, |path, node| {
         let found = fs::symlink_metadata(mounted.backing.join(OsStr::from_bytes(path))).unwrap();
         let mtime_ns = found.mtime() * 1_000_000_000 + found.mtime_nsec();
