@@ -404,7 +404,7 @@ impl Catalog {
     /// What the query fails with.
     pub fn read<T, E: From<CatalogError>>(
         &self,
-        query: impl FnOnce(&mut Reader) -> Result<T, E>,
+        query: impl FnOnce(&Reader) -> Result<T, E>,
     ) -> Result<T, E> {
         self.barrier();
         self.read_committed(query)
@@ -416,7 +416,7 @@ impl Catalog {
     /// What the query fails with.
     pub fn read_committed<T, E: From<CatalogError>>(
         &self,
-        query: impl FnOnce(&mut Reader) -> Result<T, E>,
+        query: impl FnOnce(&Reader) -> Result<T, E>,
     ) -> Result<T, E> {
         let generation = self.health.generation();
         let pooled = self.readers.lock().take().filter(|(of, _)| *of == generation);

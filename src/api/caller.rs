@@ -38,6 +38,17 @@ pub(super) struct Caller {
 }
 
 impl Caller {
+    /// A user of this machine without a key.
+    fn local(peer: &Peer, actor: &Actor) -> Self {
+        let is_root = peer.is_process() && actor.is_privileged();
+        Self {
+            scope: if is_root { Scope::Admin } else { Scope::Read },
+            below: Vec::new(),
+            name: format!("user {}", actor.identity.uid),
+            actor: actor.clone(),
+        }
+    }
+
     /// Refuses those who may not do what takes this scope.
     pub(super) fn need(&self, scope: Scope) -> Result<(), Problem> {
         if self.scope >= scope {
@@ -99,6 +110,11 @@ impl FromRequestParts<Arc<Api>> for Caller {
             return Err(Problem::new(Code::TooMany, detail).retry_after(wait));
         }
         let api = Arc::clone(api);
+        if secret.is_none()
+            && let Some(actor) = peer.known()
+        {
+            return Ok(Self::local(&peer, actor));
+        }
         // The tables of the kernel and of users may be slow.
         let identified = tokio::task::spawn_blocking(move || identify(&api, &peer, secret));
         identified.await.map_err(Problem::internal)?
@@ -132,13 +148,7 @@ fn identify(api: &Api, peer: &Peer, secret: Option<String>) -> Result<Caller, Pr
         };
     }
     if let Some(actor) = peer.actor() {
-        let is_root = peer.is_process() && actor.is_privileged();
-        return Ok(Caller {
-            scope: if is_root { Scope::Admin } else { Scope::Read },
-            below: Vec::new(),
-            name: format!("user {}", actor.identity.uid),
-            actor: actor.clone(),
-        });
+        return Ok(Caller::local(peer, actor));
     }
     match &api.config.guest {
         Some(guest) => Ok(Caller {

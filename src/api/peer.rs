@@ -38,6 +38,14 @@ impl Peer {
         }
     }
 
+    /// The same, if it was looked up already.
+    pub(super) fn known(&self) -> Option<&Actor> {
+        match self {
+            Self::Process(actor) => Some(actor),
+            Self::Tcp { owner, .. } => owner.get()?.as_ref(),
+        }
+    }
+
     /// Whether what it asks came over no network.
     pub(super) fn is_process(&self) -> bool {
         matches!(self, Self::Process(_))

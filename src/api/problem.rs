@@ -4,6 +4,7 @@
 //! predecessor's endpoints have a form of their own, which [`gateway`] makes of this.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
@@ -11,13 +12,14 @@ use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response as Answer, ResponseBuilder};
+use utoipa::{IntoResponses, ToSchema};
 
 use super::gateway;
 use crate::query::QueryError;
 use crate::query::request::FailureCode;
 
-const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
+const MEDIA_TYPE: &str = "application/problem+json";
 
 /// Why a request was not done.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -148,11 +150,21 @@ impl IntoResponse for Problem {
         let headers: Vec<_> = self.headers().collect();
         let status = self.code.status();
         let mut response = (status, Json(&self)).into_response();
-        response.headers_mut().insert(CONTENT_TYPE, MEDIA_TYPE);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         response.headers_mut().extend(headers);
         // For who says it in another form.
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+/// What the description of every endpoint says of its troubles.
+impl IntoResponses for Problem {
+    fn responses() -> BTreeMap<String, RefOr<Answer>> {
+        let problem = Ref::from_schema_name(Self::name());
+        let content = ContentBuilder::new().schema(Some(problem)).build();
+        let answer = ResponseBuilder::new().description("").content(MEDIA_TYPE, content).build();
+        BTreeMap::from([("4XX".to_owned(), answer.into())])
     }
 }
 

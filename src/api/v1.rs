@@ -15,6 +15,7 @@ mod search;
 mod status;
 mod webhooks;
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
@@ -23,11 +24,13 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Api;
+use super::caller::Caller;
 use super::problem::Problem;
 use crate::clock::now_ns;
 use crate::timespec;
@@ -40,13 +43,16 @@ const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "Horace",
-    description = "What is in a mount, what was there, who did it, and how to bring it back.\n\n\
+#[openapi(
+    components(schemas(Problem)),
+    info(
+        title = "Horace",
+        description = "What is in a mount, what was there, who did it, and how to bring it back.\n\n\
         Paths are relative to the root of the mount. A path that is not UTF-8 has its bytes in Base64 in \
         the field or parameter `path_base64`. Times are RFC 3339, or `10m`, `2h`, `yesterday 14:00` (UTC). \
         A version is a number, the beginning of a digest, `head`, or one of these with `~` for the one before."
-))]
+    )
+)]
 struct Description;
 
 /// Every endpoint, with its description.
@@ -80,23 +86,61 @@ pub(super) fn router() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(jobs::prune))
 }
 
+/// A record as it was written, which need not be read to be passed on.
+type Written = Box<RawValue>;
+
 /// A part of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Page<T> {
     /// Its records.
-    items: Vec<T>,
+    #[schema(value_type = Vec<T>)]
+    items: Vec<Written>,
     /// What to give as `after` for the next part; null if this is the last one.
     next: Option<String>,
+    #[serde(skip)]
+    of: PhantomData<T>,
 }
 
 impl<T> Page<T> {
-    /// The first `limit` of records of which one more was asked for; `name` is what a cursor says of one.
-    fn new(mut items: Vec<T>, limit: usize, name: impl Fn(&T) -> Vec<u8>) -> Self {
-        let more = items.len() > limit;
-        items.truncate(limit);
-        let next = items.last().filter(|_| more).map(|last| BASE64URL_NOPAD.encode(&name(last)));
-        Self { items, next }
+    fn part(items: Vec<Written>, next: Option<String>) -> Self {
+        Self { items, next, of: PhantomData }
     }
+}
+
+impl<T: DeserializeOwned> Page<T> {
+    /// The first `limit` of records of which one more was asked for; `name` is what a cursor says of one.
+    fn new(
+        items: Vec<Written>,
+        limit: usize,
+        name: impl Fn(&T) -> Vec<u8>,
+    ) -> Result<Self, Problem> {
+        Self::named(items, limit, |last| BASE64URL_NOPAD.encode(&name(last)))
+    }
+
+    /// The same with whole cursors.
+    fn named(
+        items: Vec<Written>,
+        limit: usize,
+        cursor: impl Fn(&T) -> String,
+    ) -> Result<Self, Problem> {
+        let (items, last) = first(items, limit)?;
+        Ok(Self::part(items, last.as_ref().map(cursor)))
+    }
+}
+
+/// The first `limit` of records, and the last of these if there are more.
+fn first<T: DeserializeOwned>(
+    mut items: Vec<Written>,
+    limit: usize,
+) -> Result<(Vec<Written>, Option<T>), Problem> {
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let last = items.last().filter(|_| more).map(|last| read(last)).transpose()?;
+    Ok((items, last))
+}
+
+fn read<T: DeserializeOwned>(written: &RawValue) -> Result<T, Problem> {
+    serde_json::from_str(written.get()).map_err(Problem::internal)
 }
 
 /// What a cursor says.
@@ -123,8 +167,14 @@ fn only_plan() -> bool {
     true
 }
 
-/// The path that is meant, as the catalog has it.
-fn path(text: Option<&str>, exact: Option<&str>) -> Result<Vec<u8>, Problem> {
+/// The path that is meant, as the catalog has it, if the caller's key is good for it.
+fn path(caller: &Caller, text: Option<&str>, exact: Option<&str>) -> Result<Vec<u8>, Problem> {
+    let path = any_path(text, exact)?;
+    caller.need_path(&path)?;
+    Ok(path)
+}
+
+fn any_path(text: Option<&str>, exact: Option<&str>) -> Result<Vec<u8>, Problem> {
     let bytes = match (text, exact) {
         (Some(_), Some(_)) => {
             return Err(Problem::bad_request("either `path` or `path_base64`, not both"));
@@ -217,10 +267,17 @@ mod tests {
 
     #[test]
     fn a_cursor_survives_its_way_through_a_client() {
-        let page = Page::new(vec![b"a\xff".to_vec(), b"b".to_vec()], 1, Clone::clone);
-        assert_eq!(page.items.len(), 1);
-        assert_eq!(cursor(page.next.as_deref()).unwrap(), b"a\xff");
-        assert!(Page::new(vec![b"a".to_vec()], 1, Clone::clone).next.is_none());
+        let written = |names: &[&str]| -> Vec<Written> {
+            names.iter().map(|name| serde_json::value::to_raw_value(name).unwrap()).collect()
+        };
+        let page = |names| {
+            let name = |name: &String| [name.as_bytes(), b"\xff"].concat();
+            Page::<String>::new(written(names), 1, name).unwrap()
+        };
+        let first = page(&["a", "b"]);
+        assert_eq!(serde_json::to_value(&first.items).unwrap(), serde_json::json!(["a"]));
+        assert_eq!(cursor(first.next.as_deref()).unwrap(), b"a\xff");
+        assert!(page(&["a"]).next.is_none());
         assert!(cursor(Some("!")).is_err());
         assert!(cursor(None).unwrap().is_empty());
     }

@@ -20,7 +20,7 @@ use super::super::caller::Caller;
 use super::super::log_parts::{Part, Wanted};
 use super::super::problem::{Code, Problem};
 use super::super::{Api, State};
-use super::{Params, limit, path};
+use super::{Params, Written, first, limit, path};
 use crate::query::records::ChangeRecord;
 use crate::query::request::{Follow, PathField, Request};
 use crate::types::Seq;
@@ -52,7 +52,8 @@ pub(super) struct ChangesParams {
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub(super) struct Changes {
     /// Changes, in their order.
-    items: Vec<ChangeRecord>,
+    #[schema(value_type = Vec<ChangeRecord>)]
+    items: Vec<Written>,
     /// What to give as `since` for the next part; null if there is no more yet.
     next: Option<Seq>,
 }
@@ -60,15 +61,14 @@ pub(super) struct Changes {
 /// What has changed, in the order in which it did.
 #[utoipa::path(
     get, path = "/api/v1/changes", tag = "changes", params(ChangesParams),
-    responses((status = 200, body = Changes), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Changes), Problem),
 )]
 pub(super) async fn changes(
     state: State,
     caller: Caller,
     Params(params): Params<ChangesParams>,
 ) -> Result<Json<Changes>, Problem> {
-    let path = path(params.path.as_deref(), params.path_base64.as_deref())?;
-    caller.need_path(&path)?;
+    let path = path(&caller, params.path.as_deref(), params.path_base64.as_deref())?;
     let limit = limit(params.limit)?;
     let request = Request::Changes {
         path: PathField(path),
@@ -76,10 +76,8 @@ pub(super) async fn changes(
         follow: Follow::No,
         limit: Some(limit as u64 + 1),
     };
-    let mut items: Vec<ChangeRecord> = state.records(&caller, request, limit + 1).await?;
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next = items.last().filter(|_| more).map(|change| change.seq);
+    let (items, last) = first(state.records(&caller, request, limit + 1).await?, limit)?;
+    let next = last.map(|change: ChangeRecord| change.seq);
     Ok(Json(Changes { items, next }))
 }
 
@@ -100,7 +98,7 @@ pub(super) struct EventsParams {
     get, path = "/api/v1/events", tag = "changes", params(EventsParams),
     responses(
         (status = 200, body = ChangeRecord, content_type = "text/event-stream"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
 )]
 pub(super) async fn events(
@@ -109,8 +107,7 @@ pub(super) async fn events(
     Params(params): Params<EventsParams>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Problem> {
-    let path = path(params.path.as_deref(), params.path_base64.as_deref())?;
-    caller.need_path(&path)?;
+    let path = path(&caller, params.path.as_deref(), params.path_base64.as_deref())?;
     let last = match headers.get("last-event-id") {
         None => None,
         Some(id) => {

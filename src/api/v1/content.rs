@@ -65,7 +65,7 @@ struct Found {
         (status = 200, body = Vec<u8>, content_type = "*/*"),
         (status = 206, body = Vec<u8>, content_type = "*/*"),
         (status = 304),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
 )]
 pub(super) async fn content(
@@ -75,7 +75,7 @@ pub(super) async fn content(
     headers: HeaderMap,
     Params(params): Params<ContentParams>,
 ) -> Result<Response, Problem> {
-    let path = path(params.path.as_deref(), params.path_base64.as_deref())?;
+    let path = path(&caller, params.path.as_deref(), params.path_base64.as_deref())?;
     let media_type = media_type(&path);
     let at_ns = time(params.at.as_deref())?;
     let found = find(&state, &caller, path, params.version, at_ns).await?;
@@ -101,7 +101,6 @@ async fn find(
     version: Option<String>,
     at_ns: Option<i64>,
 ) -> Result<Found, Problem> {
-    caller.need_path(&path)?;
     if version.is_some() && at_ns.is_some() {
         return Err(Problem::bad_request("either `version` or `at`, not both"));
     }
@@ -301,14 +300,14 @@ pub(super) struct Side {
 /// What changed between two versions of a path.
 #[utoipa::path(
     get, path = "/api/v1/diff", tag = "files", params(DiffParams),
-    responses((status = 200, body = Difference), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Difference), Problem),
 )]
 pub(super) async fn diff(
     state: State,
     caller: Caller,
     Params(params): Params<DiffParams>,
 ) -> Result<Json<Difference>, Problem> {
-    let path = path(params.path.as_deref(), params.path_base64.as_deref())?;
+    let path = path(&caller, params.path.as_deref(), params.path_base64.as_deref())?;
     let newer = params.b.unwrap_or_else(|| "head".into());
     let older = params.a.unwrap_or_else(|| format!("{newer}~"));
     let a = find(&state, &caller, path.clone(), Some(older.clone()), None).await?;

@@ -4,13 +4,14 @@ use axum::Json;
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::super::State;
 use super::super::caller::Caller;
 use super::super::problem::Problem;
-use super::{Page, Params, bad_cursor, cursor, limit, path, time};
+use super::{Page, Params, Written, bad_cursor, cursor, first, limit, path, read, time};
 use crate::api::ask::Stream;
 use crate::query::records::{BlameRecord, ManifestRecord, TreeRecord, VersionRecord};
 use crate::query::request::{NameField, PathField, Request};
@@ -35,21 +36,20 @@ pub(super) struct TreeParams {
 /// What is in a directory, now or at a time, in the order of the names' bytes.
 #[utoipa::path(
     get, path = "/api/v1/tree", tag = "files", params(TreeParams),
-    responses((status = 200, body = Page<TreeRecord>), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Page<TreeRecord>), Problem),
 )]
 pub(super) async fn tree(
     state: State,
     caller: Caller,
     Params(params): Params<TreeParams>,
 ) -> Result<Json<Page<TreeRecord>>, Problem> {
-    let path = path(params.path.as_deref(), params.path_base64.as_deref())?;
-    caller.need_path(&path)?;
+    let path = path(&caller, params.path.as_deref(), params.path_base64.as_deref())?;
     let limit = limit(params.limit)?;
     let after = NameField(cursor(params.after.as_deref())?);
     let (path, at_ns) = (PathField(path), time(params.at.as_deref())?);
     let request = Request::Tree { path, at_ns, after, limit: limit as u64 + 1 };
     let records = state.records(&caller, request, limit + 1).await?;
-    Ok(Json(Page::new(records, limit, |record: &TreeRecord| record.name.0.clone())))
+    Ok(Json(Page::new(records, limit, |record: &TreeRecord| record.name.0.clone())?))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -70,55 +70,60 @@ pub(super) struct VersionsParams {
 /// Every version that a path has shown, newest first.
 #[utoipa::path(
     get, path = "/api/v1/versions", tag = "files", params(VersionsParams),
-    responses((status = 200, body = Page<VersionRecord>), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Page<VersionRecord>), Problem),
 )]
 pub(super) async fn versions(
     state: State,
     caller: Caller,
     Params(params): Params<VersionsParams>,
 ) -> Result<Json<Page<VersionRecord>>, Problem> {
-    let path = path(params.path.as_deref(), params.path_base64.as_deref())?;
-    let request = Request::Log { path: PathField(path.clone()) };
-    let number = |record: &VersionRecord| record.number;
-    numbered(&state, &caller, &path, request, (params.after, params.limit), number).await
+    let path = path(&caller, params.path.as_deref(), params.path_base64.as_deref())?;
+    let request = Request::Log { path: PathField(path) };
+    numbered(&state, &caller, request, (params.after, params.limit)).await
 }
 
 /// Who made the versions of a path, newest first.
 #[utoipa::path(
     get, path = "/api/v1/blame", tag = "files", params(VersionsParams),
-    responses((status = 200, body = Page<BlameRecord>), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Page<BlameRecord>), Problem),
 )]
 pub(super) async fn blame(
     state: State,
     caller: Caller,
     Params(params): Params<VersionsParams>,
 ) -> Result<Json<Page<BlameRecord>>, Problem> {
-    let path = path(params.path.as_deref(), params.path_base64.as_deref())?;
-    let request = Request::Blame { path: PathField(path.clone()) };
-    let number = |record: &BlameRecord| record.number;
-    numbered(&state, &caller, &path, request, (params.after, params.limit), number).await
+    let path = path(&caller, params.path.as_deref(), params.path_base64.as_deref())?;
+    let request = Request::Blame { path: PathField(path) };
+    numbered(&state, &caller, request, (params.after, params.limit)).await
+}
+
+/// What such a record has among others.
+#[derive(Deserialize)]
+struct Numbered {
+    number: u64,
 }
 
 /// A page of records with falling numbers, which are what cursors say.
-async fn numbered<R: serde::de::DeserializeOwned + Send + 'static>(
+async fn numbered<R>(
     state: &State,
     caller: &Caller,
-    path: &[u8],
     request: Request,
     (after, wanted): (Option<String>, Option<usize>),
-    number: impl Fn(&R) -> u64,
 ) -> Result<Json<Page<R>>, Problem> {
-    caller.need_path(path)?;
     let limit = limit(wanted)?;
     let after = cursor(after.as_deref())?;
     let text = std::str::from_utf8(&after).map_err(|_| bad_cursor())?;
-    let below: Option<u64> =
-        if text.is_empty() { None } else { Some(text.parse().map_err(|_| bad_cursor())?) };
     // A path has a few hundred versions at most times, and its numbers are only known with all of them.
-    let mut records: Vec<R> = state.records(caller, request, usize::MAX).await?;
-    records.retain(|record| below.is_none_or(|below| number(record) < below));
+    let mut records: Vec<Written> = state.records(caller, request, usize::MAX).await?;
+    if !text.is_empty() {
+        let below: u64 = text.parse().map_err(|_| bad_cursor())?;
+        let numbers: Vec<Numbered> = records.iter().map(|r| read(r)).collect::<Result<_, _>>()?;
+        records.drain(..numbers.partition_point(|record| record.number >= below));
+    }
     records.truncate(limit + 1);
-    Ok(Json(Page::new(records, limit, |record| number(record).to_string().into_bytes())))
+    let (items, last) = first(records, limit)?;
+    let next = |last: Numbered| BASE64URL_NOPAD.encode(last.number.to_string().as_bytes());
+    Ok(Json(Page::part(items, last.map(next))))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -139,7 +144,7 @@ pub(super) struct ManifestParams {
     get, path = "/api/v1/manifest", tag = "files", params(ManifestParams),
     responses(
         (status = 200, body = ManifestRecord, content_type = "application/x-ndjson"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
 )]
 pub(super) async fn manifest(
@@ -147,8 +152,7 @@ pub(super) async fn manifest(
     caller: Caller,
     Params(params): Params<ManifestParams>,
 ) -> Result<impl IntoResponse, Problem> {
-    let path = path(params.path.as_deref(), params.path_base64.as_deref())?;
-    caller.need_path(&path)?;
+    let path = path(&caller, params.path.as_deref(), params.path_base64.as_deref())?;
     let at_ns = time(params.at.as_deref())?;
     let request = Request::Manifest { path: PathField(path), at_ns };
     Ok(lines(state.stream(&caller, request).await?))

@@ -20,7 +20,7 @@ use crate::query::verify::{VerifyRecord, VerifyRequest};
 /// How far the newest comparison of the backing directory with the catalog is.
 #[utoipa::path(
     get, path = "/api/v1/reconcile", tag = "mount",
-    responses((status = 200, body = ReconcileProgress), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = ReconcileProgress), Problem),
 )]
 pub(super) async fn reconcile_progress(state: State, _: Caller) -> Answer<ReconcileProgress> {
     Answer(state.config.service.host.reconcile_progress())
@@ -29,7 +29,7 @@ pub(super) async fn reconcile_progress(state: State, _: Caller) -> Answer<Reconc
 /// Begins to compare the backing directory with the catalog, or lets a comparison go on that does.
 #[utoipa::path(
     post, path = "/api/v1/reconcile", tag = "mount",
-    responses((status = 202, body = ReconcileProgress), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 202, body = ReconcileProgress), Problem),
 )]
 pub(super) async fn reconcile(
     state: State,
@@ -62,7 +62,7 @@ pub(super) struct VerifyBody {
     post, path = "/api/v1/verify", tag = "mount", request_body = VerifyBody,
     responses(
         (status = 200, body = VerifyRecord, content_type = "application/x-ndjson"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
 )]
 pub(super) async fn verify(
@@ -100,7 +100,7 @@ pub(super) struct PruneBody {
     post, path = "/api/v1/prune", tag = "mount", request_body = PruneBody,
     responses(
         (status = 200, body = PruneRecord, content_type = "application/x-ndjson"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        Problem,
     ),
 )]
 pub(super) async fn prune(
@@ -108,9 +108,8 @@ pub(super) async fn prune(
     caller: Caller,
     Json(body): Json<PruneBody>,
 ) -> Result<impl IntoResponse, Problem> {
-    let path = path(body.path.as_deref(), body.path_base64.as_deref())?;
+    let path = path(&caller, body.path.as_deref(), body.path_base64.as_deref())?;
     caller.need(Scope::Admin)?;
-    caller.need_path(&path)?;
     let mode = if body.dry_run { PruneMode::DryRun } else { PruneMode::Drop };
     let cap = if body.no_cap { PruneCap::Lifted } else { PruneCap::Holds };
     if mode == PruneMode::Drop {

@@ -29,7 +29,7 @@ pub(super) struct FileParams {
 /// What is known of a file: where it is, and what is said of it.
 #[utoipa::path(
     get, path = "/api/v1/labels", tag = "labels", params(FileParams),
-    responses((status = 200, body = FileRecord), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = FileRecord), Problem),
 )]
 pub(super) async fn labels(
     state: State,
@@ -41,8 +41,7 @@ pub(super) async fn labels(
         Some(_) if named => return Err(Problem::bad_request("either `path` or `file_id`")),
         Some(file_id) => Request::FileWith { file_id },
         None => {
-            let path = path(params.path.as_deref(), params.path_base64.as_deref())?;
-            caller.need_path(&path)?;
+            let path = path(&caller, params.path.as_deref(), params.path_base64.as_deref())?;
             Request::File { path: PathField(path) }
         }
     };
@@ -79,15 +78,14 @@ pub(super) struct LabelsBody {
 /// Says something of a file. What is left out stays as it is.
 #[utoipa::path(
     post, path = "/api/v1/labels", tag = "labels", request_body = LabelsBody,
-    responses((status = 200, body = FileRecord), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = FileRecord), Problem),
 )]
 pub(super) async fn label(
     state: State,
     caller: Caller,
     Json(body): Json<LabelsBody>,
 ) -> Result<Answer<FileRecord>, Problem> {
-    let path = path(body.path.as_deref(), body.path_base64.as_deref())?;
-    caller.need_path(&path)?;
+    let path = path(&caller, body.path.as_deref(), body.path_base64.as_deref())?;
     caller.need(Scope::Restore)?;
     caller.audit("label", &path);
     let change = LabelChange {
@@ -120,8 +118,7 @@ pub(super) struct ListParams {
 impl ListParams {
     /// The path that is meant, the text after which the list goes on, and how much of it is wanted.
     fn read(&self, caller: &Caller) -> Result<(PathField, String, usize), Problem> {
-        let path = path(self.path.as_deref(), self.path_base64.as_deref())?;
-        caller.need_path(&path)?;
+        let path = path(caller, self.path.as_deref(), self.path_base64.as_deref())?;
         let after = cursor(self.after.as_deref())?;
         let after = String::from_utf8(after).map_err(|_| bad_cursor())?;
         Ok((PathField(path), after, limit(self.limit)?))
@@ -131,7 +128,7 @@ impl ListParams {
 /// The tags of live files that the caller may see, in the order of their letters.
 #[utoipa::path(
     get, path = "/api/v1/tags", tag = "labels", params(ListParams),
-    responses((status = 200, body = Page<TagRecord>), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Page<TagRecord>), Problem),
 )]
 pub(super) async fn tags(
     state: State,
@@ -141,14 +138,14 @@ pub(super) async fn tags(
     let (path, after, limit) = params.read(&caller)?;
     let request = Request::Tags { path, after, limit: limit as u64 + 1 };
     let records = state.records(&caller, request, limit + 1).await?;
-    Ok(Answer(Page::new(records, limit, |record: &TagRecord| record.tag.clone().into_bytes())))
+    Ok(Answer(Page::new(records, limit, |record: &TagRecord| record.tag.clone().into_bytes())?))
 }
 
 /// Collections in which the caller may see a live file, and those that they have made, in the order of their names.
 /// `/api/v1/search?collection=NAME` lists the files of one.
 #[utoipa::path(
     get, path = "/api/v1/collections", tag = "labels", params(ListParams),
-    responses((status = 200, body = Page<CollectionRecord>), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Page<CollectionRecord>), Problem),
 )]
 pub(super) async fn collections(
     state: State,
@@ -159,7 +156,7 @@ pub(super) async fn collections(
     let request = Request::Collections { path, after, limit: limit as u64 + 1 };
     let records = state.records(&caller, request, limit + 1).await?;
     let name = |record: &CollectionRecord| record.name.clone().into_bytes();
-    Ok(Answer(Page::new(records, limit, name)))
+    Ok(Answer(Page::new(records, limit, name)?))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -180,7 +177,7 @@ pub(super) struct CollectionBody {
 /// Makes a collection, or describes it anew, and changes which files are in it.
 #[utoipa::path(
     post, path = "/api/v1/collections", tag = "labels", request_body = CollectionBody,
-    responses((status = 200, body = CollectionRecord), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = CollectionRecord), Problem),
 )]
 pub(super) async fn collect(
     state: State,
@@ -210,7 +207,7 @@ pub(super) struct NameParams {
 /// Takes a collection away; its files stay. The answer is what it was.
 #[utoipa::path(
     delete, path = "/api/v1/collections", tag = "labels", params(NameParams),
-    responses((status = 200, body = CollectionRecord), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = CollectionRecord), Problem),
 )]
 pub(super) async fn forget(
     state: State,

@@ -34,15 +34,14 @@ pub(super) struct UsageParams {
 /// below it, twice if it is to compare.
 #[utoipa::path(
     get, path = "/api/v1/usage", tag = "reports", params(UsageParams),
-    responses((status = 200, body = UsageRecord), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = UsageRecord), Problem),
 )]
 pub(super) async fn usage(
     state: State,
     caller: Caller,
     Params(params): Params<UsageParams>,
 ) -> Result<Json<UsageRecord>, Problem> {
-    let path = path(params.path.as_deref(), params.path_base64.as_deref())?;
-    caller.need_path(&path)?;
+    let path = path(&caller, params.path.as_deref(), params.path_base64.as_deref())?;
     let (at_ns, since_ns) = (time(params.at.as_deref())?, time(params.since.as_deref())?);
     let query = UsageQuery { at_ns, since_ns, limit: limit(params.limit)? };
     Ok(Json(state.record(&caller, Request::Usage { path: PathField(path), query }).await?))
@@ -74,15 +73,14 @@ pub(super) struct Duplicates {
 /// Files that have the same content, and what could be freed. Goes through everything below the path.
 #[utoipa::path(
     get, path = "/api/v1/duplicates", tag = "reports", params(DuplicatesParams),
-    responses((status = 200, body = Duplicates), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Duplicates), Problem),
 )]
 pub(super) async fn duplicates(
     state: State,
     caller: Caller,
     Params(params): Params<DuplicatesParams>,
 ) -> Result<Json<Duplicates>, Problem> {
-    let path = path(params.path.as_deref(), params.path_base64.as_deref())?;
-    caller.need_path(&path)?;
+    let path = path(&caller, params.path.as_deref(), params.path_base64.as_deref())?;
     let (limit, min_size) = (limit(params.limit)?, params.min_size);
     let request = Request::Duplicates { path: PathField(path), min_size, limit };
     Ok(Json(Duplicates { items: state.records(&caller, request, limit).await? }))
@@ -113,15 +111,14 @@ pub(super) struct Writers {
 /// Which programs of which users wrote the most. Goes through all changes since then.
 #[utoipa::path(
     get, path = "/api/v1/writers", tag = "reports", params(WritersParams),
-    responses((status = 200, body = Writers), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Writers), Problem),
 )]
 pub(super) async fn writers(
     state: State,
     caller: Caller,
     Params(params): Params<WritersParams>,
 ) -> Result<Json<Writers>, Problem> {
-    let path = path(params.path.as_deref(), params.path_base64.as_deref())?;
-    caller.need_path(&path)?;
+    let path = path(&caller, params.path.as_deref(), params.path_base64.as_deref())?;
     let (limit, since_ns) = (limit(params.limit)?, time(params.since.as_deref())?);
     let request = Request::Writers { path: PathField(path), since_ns, limit };
     Ok(Json(Writers { items: state.records(&caller, request, limit).await? }))

@@ -102,7 +102,7 @@ pub(super) struct Steps {
 #[utoipa::path(
     post, path = "/api/v1/restore", tag = "bringing back", request_body = RestoreBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "So that it is done once")),
-    responses((status = 200, body = Steps), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Steps), Problem),
 )]
 pub(super) async fn restore(
     state: State,
@@ -110,14 +110,11 @@ pub(super) async fn restore(
     headers: HeaderMap,
     Json(body): Json<RestoreBody>,
 ) -> Result<Answer<Steps>, Problem> {
-    let to = body.to.as_deref().map(|to| path(Some(to), None)).transpose()?;
-    if let Some(to) = &to {
-        caller.need_path(to)?;
-    }
+    let to = body.to.as_deref().map(|to| path(&caller, Some(to), None)).transpose()?;
     if body.version.is_some() && body.at.is_some() {
         return Err(Problem::bad_request("either `version` or `at`, not both"));
     }
-    let top = path(body.path.as_deref(), body.path_base64.as_deref())?;
+    let top = path(&caller, body.path.as_deref(), body.path_base64.as_deref())?;
     let what = BringBack::Restore {
         path: PathField(top.clone()),
         version: body.version.clone(),
@@ -131,7 +128,7 @@ pub(super) async fn restore(
 #[utoipa::path(
     post, path = "/api/v1/undelete", tag = "bringing back", request_body = UndeleteBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "So that it is done once")),
-    responses((status = 200, body = Steps), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Steps), Problem),
 )]
 pub(super) async fn undelete(
     state: State,
@@ -139,7 +136,7 @@ pub(super) async fn undelete(
     headers: HeaderMap,
     Json(body): Json<UndeleteBody>,
 ) -> Result<Answer<Steps>, Problem> {
-    let top = path(body.path.as_deref(), body.path_base64.as_deref())?;
+    let top = path(&caller, body.path.as_deref(), body.path_base64.as_deref())?;
     let what = BringBack::Undelete { path: PathField(top.clone()) };
     once(&state, &caller, &headers, ("undelete", &top, &body, body.dry_run), what).await
 }
@@ -148,7 +145,7 @@ pub(super) async fn undelete(
 #[utoipa::path(
     post, path = "/api/v1/rewind", tag = "bringing back", request_body = RewindBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "So that it is done once")),
-    responses((status = 200, body = Steps), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Steps), Problem),
 )]
 pub(super) async fn rewind(
     state: State,
@@ -156,7 +153,7 @@ pub(super) async fn rewind(
     headers: HeaderMap,
     Json(body): Json<RewindBody>,
 ) -> Result<Answer<Steps>, Problem> {
-    let top = path(body.path.as_deref(), body.path_base64.as_deref())?;
+    let top = path(&caller, body.path.as_deref(), body.path_base64.as_deref())?;
     let at_ns = time(Some(&body.to))?.unwrap_or_default();
     let what = BringBack::Rewind { path: PathField(top.clone()), at_ns };
     once(&state, &caller, &headers, ("rewind", &top, &body, body.dry_run), what).await
@@ -166,7 +163,7 @@ pub(super) async fn rewind(
 #[utoipa::path(
     post, path = "/api/v1/undo", tag = "bringing back", request_body = UndoBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "So that it is done once")),
-    responses((status = 200, body = Steps), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Steps), Problem),
 )]
 pub(super) async fn undo(
     state: State,
@@ -174,7 +171,7 @@ pub(super) async fn undo(
     headers: HeaderMap,
     Json(body): Json<UndoBody>,
 ) -> Result<Answer<Steps>, Problem> {
-    let top = path(body.path.as_deref(), body.path_base64.as_deref())?;
+    let top = path(&caller, body.path.as_deref(), body.path_base64.as_deref())?;
     let what = BringBack::Undo {
         path: PathField(top.clone()),
         since_ns: time(body.since.as_deref())?,
@@ -192,7 +189,6 @@ async fn once(
     (word, top, body, dry_run): (&str, &[u8], &impl Serialize, bool),
     what: BringBack,
 ) -> Result<Answer<Steps>, Problem> {
-    caller.need_path(top)?;
     if dry_run {
         return Ok(Answer(bring_back(state, caller, what, Run::Plan).await?));
     }
@@ -250,15 +246,14 @@ pub(super) struct MarkBody {
 /// Pins a version, or says something of it.
 #[utoipa::path(
     post, path = "/api/v1/marks", tag = "files", request_body = MarkBody,
-    responses((status = 200, body = VersionRecord), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = VersionRecord), Problem),
 )]
 pub(super) async fn mark(
     state: State,
     caller: Caller,
     Json(body): Json<MarkBody>,
 ) -> Result<Answer<VersionRecord>, Problem> {
-    let path = path(body.path.as_deref(), body.path_base64.as_deref())?;
-    caller.need_path(&path)?;
+    let path = path(&caller, body.path.as_deref(), body.path_base64.as_deref())?;
     caller.need(Scope::Restore)?;
     let mark = match (body.pinned, body.note) {
         (Some(true), None) => request::Mark::Pin,

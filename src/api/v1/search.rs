@@ -68,15 +68,14 @@ pub(in crate::api) fn tags(text: Option<&str>) -> Vec<String> {
 /// Names that match.
 #[utoipa::path(
     get, path = "/api/v1/search", tag = "files", params(SearchParams),
-    responses((status = 200, body = Page<SearchRecord>), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Page<SearchRecord>), Problem),
 )]
 pub(super) async fn search(
     state: State,
     caller: Caller,
     Params(params): Params<SearchParams>,
 ) -> Result<Json<Page<SearchRecord>>, Problem> {
-    let path = path(params.path.as_deref(), params.path_base64.as_deref())?;
-    caller.need_path(&path)?;
+    let path = path(&caller, params.path.as_deref(), params.path_base64.as_deref())?;
     let limit = limit(params.limit)?;
     let size = match (params.min_size, params.max_size) {
         (None, None) => None,
@@ -100,10 +99,7 @@ pub(super) async fn search(
         after: params.after.map(|after| after.parse()).transpose().map_err(|_| bad_cursor())?,
     };
     let request = Request::Search { path: PathField(path), filter };
-    let mut items: Vec<SearchRecord> = state.records(&caller, request, limit + 1).await?;
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let last = items.last().filter(|_| more).and_then(|last| last.cursor.as_ref());
-    let next = last.map(ToString::to_string);
-    Ok(Json(Page { items, next }))
+    let items = state.records(&caller, request, limit + 1).await?;
+    let cursor = |last: &SearchRecord| last.cursor.as_ref().map(ToString::to_string);
+    Ok(Json(Page::named(items, limit, |last| cursor(last).unwrap_or_default())?))
 }

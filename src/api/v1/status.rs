@@ -13,7 +13,7 @@ use crate::query::status::StatusRecord;
 /// How the mount is: how it serves, how far the catalog is, and what is wrong.
 #[utoipa::path(
     get, path = "/api/v1/status", tag = "mount",
-    responses((status = 200, body = StatusRecord), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = StatusRecord), Problem),
 )]
 pub(super) async fn status(state: State, caller: Caller) -> Result<Json<StatusRecord>, Problem> {
     Ok(Json(state.record(&caller, Request::Status).await?))
@@ -22,7 +22,7 @@ pub(super) async fn status(state: State, caller: Caller) -> Result<Json<StatusRe
 /// Waits until everything that was closed before is committed and on the disk.
 #[utoipa::path(
     post, path = "/api/v1/sync", tag = "mount",
-    responses((status = 200, body = SyncRecord), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = SyncRecord), Problem),
 )]
 pub(super) async fn sync(state: State, caller: Caller) -> Result<Json<SyncRecord>, Problem> {
     caller.need(Scope::Restore)?;

@@ -80,7 +80,7 @@ impl From<WebhookError> for Problem {
 /// Where changes are posted, and how far that is.
 #[utoipa::path(
     get, path = "/api/v1/webhooks", tag = "changes",
-    responses((status = 200, body = WebhookList), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = WebhookList), Problem),
 )]
 pub(super) async fn webhooks(state: State, caller: Caller) -> Result<Answer<WebhookList>, Problem> {
     check(&caller)?;
@@ -95,7 +95,7 @@ pub(super) async fn webhooks(state: State, caller: Caller) -> Result<Answer<Webh
 /// each at least once.
 #[utoipa::path(
     post, path = "/api/v1/webhooks", tag = "changes", request_body = WebhookBody,
-    responses((status = 200, body = WebhookMade), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = WebhookMade), Problem),
 )]
 pub(super) async fn add(
     state: State,
@@ -118,7 +118,7 @@ pub(super) async fn add(
 /// Has nothing posted by a webhook any more.
 #[utoipa::path(
     delete, path = "/api/v1/webhooks", tag = "changes", params(NameParams),
-    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json")),
+    responses((status = 204), Problem),
 )]
 pub(super) async fn remove(
     state: State,
