@@ -396,6 +396,8 @@ pub enum Origin {
     External,
     /// Brought back from an older version.
     Restore,
+    /// Taken over from the catalog of a predecessor, who has told its digest.
+    Migrated,
 }
 
 impl Origin {
@@ -406,6 +408,7 @@ impl Origin {
             Self::Import => 2,
             Self::External => 3,
             Self::Restore => 4,
+            Self::Migrated => 5,
         }
     }
 
@@ -416,6 +419,7 @@ impl Origin {
             2 => Self::Import,
             3 => Self::External,
             4 => Self::Restore,
+            5 => Self::Migrated,
             _ => return None,
         })
     }
@@ -428,6 +432,7 @@ impl fmt::Display for Origin {
             Self::Import => "import",
             Self::External => "external",
             Self::Restore => "restore",
+            Self::Migrated => "migrated",
         })
     }
 }
