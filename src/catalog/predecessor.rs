@@ -114,7 +114,7 @@ pub fn count(path: &Path) -> Result<OldTotals, PredecessorError> {
         };
         Ok(OldTotals { files: rows("files")?, versions: rows("file_versions")? })
     };
-    if beside(path, "-wal").metadata().is_ok_and(|log| log.len() > 0) {
+    if has_log(path) {
         // What is only in the log counts, too.
         let dir = std::env::temp_dir().join(format!("horace-{}", uuid::Uuid::new_v4()));
         let made = fs::DirBuilder::new().mode(0o700).create(&dir);
@@ -126,6 +126,11 @@ pub fn count(path: &Path) -> Result<OldTotals, PredecessorError> {
         return totals;
     }
     totals(&open_unchanging(path).map_err(error)?)
+}
+
+/// Whether a catalog has changes in its log: it is in use, or whoever used it did not end in order.
+pub fn has_log(path: &Path) -> bool {
+    beside(path, "-wal").metadata().is_ok_and(|log| log.len() > 0)
 }
 
 /// Copies a catalog with its log into `dir`, reads the copy and removes it.
@@ -317,7 +322,9 @@ mod tests {
         assert_eq!(found, OldCatalog { files: vec![first, second], strays: 1 });
         assert_eq!(count(&path).unwrap(), OldTotals { files: 2, versions: 3 });
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+        assert!(has_log(&path));
         drop(db);
+        assert!(!has_log(&path));
         assert_eq!(count(&path).unwrap(), OldTotals { files: 2, versions: 3 });
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was made beside it");
     }

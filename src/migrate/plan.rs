@@ -235,8 +235,8 @@ impl Plan {
         };
         problems.extend(lacking(&found, &present, &to));
         problems.extend(copy::check().err().map(|error| no_copy(&error)));
-        notes.extend(remarks(&found, rustix::process::geteuid().is_root()));
         let catalog = catalog_of(wanted, &source)?;
+        notes.extend(remarks(&found, catalog.as_ref().map(|(path, _)| &**path)));
         let progress = mark.progress;
         Ok(Self {
             source,
@@ -393,7 +393,7 @@ fn no_copy(error: &CopyError) -> Problem {
     Problem::NoCopy(error.to_string())
 }
 
-fn remarks(source: &Survey, is_root: bool) -> Vec<String> {
+fn remarks(source: &Survey, catalog: Option<&Path>) -> Vec<String> {
     let mut notes = Vec::new();
     for mount in &source.mounts {
         let path = mount.display();
@@ -401,7 +401,10 @@ fn remarks(source: &Survey, is_root: bool) -> Vec<String> {
             "another filesystem is mounted at {path} in the source: it is copied, too"
         ));
     }
-    if !is_root {
+    if catalog.is_some_and(predecessor::has_log) {
+        notes.push("the predecessor may still run: what it writes later is not taken over".into());
+    }
+    if !rustix::process::geteuid().is_root() {
         notes.push("only root can keep owners and device nodes".into());
     }
     notes

@@ -235,7 +235,8 @@ fn what_is_imported_again_is_imported_anew_and_a_foreign_catalog_is_refused() {
         return;
     }
     let (this, old) = with_history();
-    this.done(&[]);
+    let notes = this.done(&[])[0]["notes"].to_string();
+    assert!(notes.contains("the predecessor may still run"), "{notes}");
     old.version("back", "one more", "2025-04-02 00:00:00");
     let records = this.done(&[]);
     let done = records.iter().find(|record| record["differences"] == 0).unwrap();
