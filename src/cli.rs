@@ -24,6 +24,7 @@ mod logging;
 mod manifest;
 mod mark;
 mod mcp;
+mod migrate;
 mod mount;
 mod output;
 mod prune;
@@ -130,6 +131,7 @@ enum Command {
     Key(key::Key),
     Webhook(webhook::Webhook),
     Mcp(mcp::Mcp),
+    Migrate(migrate::Migrate),
 }
 
 /// How a command ended that did not fail.
@@ -222,6 +224,7 @@ fn run(args: Args) -> anyhow::Result<Outcome> {
         Command::Key(command) => command.run(&mut context),
         Command::Webhook(command) => command.run(&mut context),
         Command::Mcp(command) => command.run(&context),
+        Command::Migrate(command) => command.run(&mut context),
     }?;
     context.out.flush()?;
     Ok(outcome)

@@ -13,6 +13,7 @@ mod front;
 mod host;
 mod limits;
 mod lock;
+mod migrate;
 mod periodic;
 pub mod privileges;
 mod pruner;
@@ -50,6 +51,7 @@ use pruner::Pruner;
 use reconciler::{Reconciler, Schedule};
 
 pub use crate::fuse::session::remount;
+pub use migrate::{Claim, claim, must_be_free};
 pub use rebuild::rebuild;
 
 /// How long users of a mount that is taken away by a signal have to finish.

@@ -32,6 +32,7 @@
 //! | [`retention`] | which history is kept and which goes, with a reason each; pure |
 //! | [`query`] | what can be asked of a mount, who may see what, and the records of the answers |
 //! | [`control`] | the Unix socket between the command line and the daemon |
+//! | [`migrate`] | moving in: a tree copied and compared, and a predecessor's history |
 //! | [`webhooks`] | changes that are posted to others, and how far that is |
 //! | [`daemon`] | the only wiring: start, serve, stop, in order |
 //! | [`cli`] | one file per command |
@@ -75,6 +76,7 @@ pub mod globspec;
 pub mod jsonfile;
 pub mod keys;
 pub mod metrics;
+pub mod migrate;
 pub mod pruning;
 pub mod query;
 pub mod restore;

@@ -397,6 +397,8 @@ pub enum Origin {
     External,
     /// Brought back from an older version.
     Restore,
+    /// Taken over from the catalog of a predecessor, who has told its digest.
+    Migrated,
 }
 
 impl Origin {
@@ -407,6 +409,7 @@ impl Origin {
             Self::Import => 2,
             Self::External => 3,
             Self::Restore => 4,
+            Self::Migrated => 5,
         }
     }
 
@@ -417,6 +420,7 @@ impl Origin {
             2 => Self::Import,
             3 => Self::External,
             4 => Self::Restore,
+            5 => Self::Migrated,
             _ => return None,
         })
     }
@@ -429,6 +433,7 @@ impl fmt::Display for Origin {
             Self::Import => "import",
             Self::External => "external",
             Self::Restore => "restore",
+            Self::Migrated => "migrated",
         })
     }
 }

@@ -52,6 +52,11 @@ fn attr(ino: u64, kind: Kind, time: i64) -> Attr {
     }
 }
 
+/// A root that some catalog begins with.
+pub(super) fn root_inode() -> Inode {
+    Inode { key: ROOT, attr: attr(ROOT.ino, Kind::Dir, 1) }
+}
+
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -62,8 +67,7 @@ impl World {
     }
 
     fn open_root(&mut self) {
-        let inode = Inode { key: ROOT, attr: attr(ROOT.ino, Kind::Dir, 1) };
-        self.push(Op::Root { inode, incarnation: 1 });
+        self.push(Op::Root { inode: root_inode(), incarnation: 1 });
     }
 
     fn push(&mut self, op: Op) {

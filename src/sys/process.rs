@@ -4,7 +4,8 @@
 //! name of a caller from `/proc`.
 #![expect(
     unsafe_code,
-    reason = "unshare(CLONE_FS), ioprio_set, SO_PEERCRED and SO_PEERGROUPS have no safe wrapper"
+    reason = "unshare(CLONE_FS), ioprio_set, SO_PEERCRED, SO_PEERGROUPS and what is done between fork and \
+              exec have no safe wrapper"
 )]
 
 use std::cell::Cell;
@@ -44,6 +45,17 @@ pub fn raise_descriptor_limit() -> u64 {
 pub fn boot_id() -> Result<String, Errno> {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// Has a program that is about to be started end when the thread ends that starts it, however that ends.
+pub fn end_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let set = || {
+        let signal = Some(rustix::process::Signal::TERM);
+        rustix::process::set_parent_process_death_signal(signal).map_err(Into::into)
+    };
+    // SAFETY: between fork and exec this makes one system call and takes no memory and no lock.
+    unsafe { command.pre_exec(set) };
 }
 
 /// Whose requests come first at the disk.

@@ -18,6 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("globspec", &[]),
     ("retention", &["globspec", "sizespec", "timespec"]),
     ("pruning", &["retention", "catalog", "types"]),
+    ("migrate", &["catalog", "jsonfile", "sys", "timespec", "types"]),
     ("file_id", &["types"]),
     ("config", &["types", "retention", "sizespec", "timespec"]),
     ("sys", &["types"]),
@@ -101,7 +102,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "cli",
         &[
             "daemon", "control", "causes", "query", "keys", "catalog", "store", "sys", "types",
-            "clock", "config", "file_id", "sizespec", "timespec", "webhooks",
+            "clock", "config", "file_id", "migrate", "sizespec", "timespec", "webhooks",
         ],
     ),
 ];

@@ -32,6 +32,7 @@ mod load;
 mod logs;
 mod mapped;
 mod mapping;
+mod migrate;
 mod names;
 mod packs;
 mod parsers;

@@ -26,7 +26,12 @@ const LOST = {
   excluded: "its path is excluded",
 };
 
-const ORIGINS = { import: "there when Horace came", external: "changed around the mount", restore: "brought back" };
+const ORIGINS = {
+  import: "there when Horace came",
+  external: "changed around the mount",
+  restore: "brought back",
+  migrated: "known before Horace came",
+};
 
 /** Shows a file. */
 export async function file(main, route, signal) {
