@@ -125,7 +125,7 @@ mod tests {
             import.push(6, observed(root.key, file));
             assert_eq!(import.finish(100).unwrap(), Seq(2));
             assert!(was_never_served(dir.path()).unwrap());
-            let mut reader = Reader::open(&dir.path().join(FILE_NAME)).unwrap();
+            let reader = Reader::open(&dir.path().join(FILE_NAME)).unwrap();
             let changes = reader.changes(Seq(0), 10).unwrap();
             assert_eq!(changes.iter().map(|c| c.time_ns).collect::<Vec<_>>(), [5, 6]);
             assert_eq!(changes[1].path.as_deref(), Some(format!("f{file}").as_bytes()));

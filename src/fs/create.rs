@@ -124,6 +124,8 @@ impl Fs {
         let opened = self.open_file(&node, fd, flags, Some(writer), Fresh::Created, registrar);
         if opened.is_err() {
             self.forget(entry.node, 1);
+            // It is there and known, and nobody will close it, so nobody but a walk will look at its content.
+            self.catalog.wish_reconcile();
         }
         Ok(Created { entry, opened: opened? })
     }

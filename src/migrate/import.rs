@@ -301,7 +301,7 @@ mod tests {
         let done = import(dir.path(), top.path(), history, owner, 10 * SECOND).unwrap();
         assert_eq!((done.versions, done.deletions), (4, 1));
         assert_eq!(done.left_out, [(b"d/e/gone".to_vec(), LeftOut::NoSize)]);
-        let mut reader = Reader::open(&dir.path().join(FILE_NAME)).unwrap();
+        let reader = Reader::open(&dir.path().join(FILE_NAME)).unwrap();
         let changes = reader.changes(Seq(0), 100).unwrap();
         let told = |change: &crate::catalog::ChangeInfo| {
             let path = String::from_utf8(change.path.clone().unwrap()).unwrap();

@@ -261,8 +261,11 @@ fn fail_at_every_step(name: &str) {
             continue;
         }
         reached += 1;
-        mounted.wait_for("recovery", || {
-            mounted.status()["degraded"].is_null() && mounted.compare_catalog().is_ok()
+        let what = format!("recovery from {errno} at {step}");
+        mounted.wait_for(&what, || {
+            let compared = mounted.compare_catalog();
+            eprintln!("{what}: {compared:?}");
+            mounted.status()["degraded"].is_null() && compared.is_ok()
         });
         if let Err(error) = &result {
             assert_eq!(errno_name(error), errno, "{name}, at {step}");

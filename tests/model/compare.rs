@@ -73,7 +73,7 @@ pub(crate) fn catalog_is_true(
         .unwrap()
         .unwrap();
     let mut known = BTreeMap::new();
-    let mut reader = Reader::open(&backing.join(".horace/catalog.db")).unwrap();
+    let reader = Reader::open(&backing.join(".horace/catalog.db")).unwrap();
     reader
         .walk::<CatalogError>(top, When::Now, |path, node| {
             known.insert(path.to_vec(), describe_node(node));

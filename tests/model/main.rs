@@ -70,7 +70,7 @@ fn check(mounted: &Mounted, name: &str, operations: &[Operation]) -> Result<(), 
     compare::same_trees(&plain, &through)?;
     mounted.sync();
     compare::catalog_is_true(&mounted.catalog(), &mounted.backing, name).inspect_err(|_| {
-        let mut reader = mounted.catalog();
+        let reader = mounted.catalog();
         let last = reader.seq().unwrap().0;
         for change in reader.changes(horace::types::Seq(last.saturating_sub(40)), 100).unwrap() {
             eprintln!("{change:?}");
