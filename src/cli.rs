@@ -269,7 +269,7 @@ fn typed_time(text: Option<&str>, now_ns: i64) -> Result<Option<i64>, TimeError>
 }
 
 /// Options of a mount that have a variable, too.
-const VARIABLES: [&str; 21] = [
+const VARIABLES: [&str; 22] = [
     "state",
     "io",
     "passthrough",
@@ -284,6 +284,7 @@ const VARIABLES: [&str; 21] = [
     "reconcile_rate",
     "attr_timeout",
     "watch",
+    "require",
     "api",
     "api_also",
     "api_guest",

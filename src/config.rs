@@ -19,6 +19,7 @@ pub use options::OptionError;
 
 use crate::retention::Retention;
 use crate::sizespec::Rate;
+use crate::snapshots::Require;
 use crate::timespec::Span;
 
 /// Name of the directory at the root of the backing directory that is Horace's own.
@@ -89,6 +90,8 @@ pub struct MountConfig {
     pub disk: Option<Disk>,
     /// Which history is kept.
     pub retention: Arc<Retention>,
+    /// What the backing directory has to lie on.
+    pub require: Require,
     /// Words that are the kernel's business.
     pub flags: MountFlags,
 }
@@ -126,6 +129,7 @@ impl MountConfig {
             reconcile_rate: None,
             disk: None,
             retention: Arc::default(),
+            require: Require::default(),
             flags: MountFlags::default(),
         }
     }

@@ -40,6 +40,7 @@ use crate::fs::{Fs, Options, PackingOptions, Writes};
 use crate::fuse::session::{
     PassthroughStatus, Session, Unmount, is_dead, mount_id, unmount, write_back,
 };
+use crate::snapshots::{self, Backend, Programs};
 use crate::store::Store;
 use crate::sys::{self, Errno};
 use backups::{Backups, Failure};
@@ -79,12 +80,16 @@ pub fn run(
 ) -> anyhow::Result<()> {
     let descriptors = sys::process::raise_descriptor_limit();
     sys::process::leave_groups();
-    privileges::drop_unneeded();
-    sys::alloc::give_back_in_background();
     config.resolve_paths(&std::env::current_dir().context("no working directory")?);
     take_away_the_dead(&config.mountpoint).context("cannot clean up a dead mount")?;
-    let tls = open_tls(&config)?;
     let backing = open_backing(&config.backing)?;
+    let programs = start_programs(&backing)?;
+    privileges::drop_unneeded();
+    sys::alloc::give_back_in_background();
+    let tls = open_tls(&config)?;
+    let snapshots = snapshots::probe(&backing, OWN_DIR, programs);
+    snapshots::check(config.require, &*snapshots)?;
+    tell_of_snapshots(&*snapshots);
     let lock = BackingLock::take(&backing, &config.backing)?;
     let state = open_state_dir(&config, &backing)?;
     sys::sqlite::leave_symlinks_to_the_kernel();
@@ -328,6 +333,23 @@ fn cannot_open(error: CatalogError, config: &MountConfig) -> anyhow::Error {
          its place",
         state.unwrap_or_default()
     ))
+}
+
+/// Starts what runs the `zfs` command, where there is a use for it.
+fn start_programs(backing: &OwnedFd) -> anyhow::Result<Option<Arc<Programs>>> {
+    if !snapshots::lies_on_zfs(backing) {
+        return Ok(None);
+    }
+    let programs = Programs::start(privileges::drop_unneeded_for_programs);
+    Ok(Some(Arc::new(programs.context("cannot run programs")?)))
+}
+
+fn tell_of_snapshots(snapshots: &dyn Backend) {
+    let (backend, dataset) = (snapshots.kind().as_str(), snapshots.dataset());
+    match snapshots.reason() {
+        Some(reason) => tracing::info!(reason, "no snapshots"),
+        None => tracing::info!(backend, dataset, "snapshots can be taken"),
+    }
 }
 
 fn open_backing(path: &Path) -> anyhow::Result<OwnedFd> {

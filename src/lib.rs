@@ -32,6 +32,7 @@
 //! | [`retention`] | which history is kept and which goes, with a reason each; pure |
 //! | [`query`] | what can be asked of a mount, who may see what, and the records of the answers |
 //! | [`control`] | the Unix socket between the command line and the daemon |
+//! | [`snapshots`] | the snapshots of the backing filesystem: what they are called, how they are taken and destroyed |
 //! | [`webhooks`] | changes that are posted to others, and how far that is |
 //! | [`daemon`] | the only wiring: start, serve, stop, in order |
 //! | [`cli`] | one file per command |
@@ -80,6 +81,7 @@ pub mod query;
 pub mod restore;
 pub mod retention;
 pub mod sizespec;
+pub mod snapshots;
 pub mod store;
 pub mod sys;
 pub mod timespec;

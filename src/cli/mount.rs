@@ -72,6 +72,7 @@ Options for -o (for each NAME=VALUE there is a variable HORACE_NAME, too):
   attr_timeout=SECONDS  let the kernel trust attributes for so long [default: 1]
   watch=WHEN          find changes around the mount at once: off, auto (where the kernel can) or
                       on (or do not mount) [default: off]
+  require=KIND        mount only what lies on zfs or btrfs, so that snapshots can be taken
   api=WHERE           serve the HTTP API there: ADDRESS:PORT, unix:PATH, or off [default:
                       127.0.0.1:8000 if it is free]
   api_also=ADDRESS:PORT|unix:PATH
