@@ -20,11 +20,15 @@ mod btrfs;
 mod mounts;
 mod name;
 mod none;
+mod policy;
 mod probe;
 mod programs;
+mod schedule;
 mod zfs;
 
 pub use backend::{Backend, BackendError, BackendKind, Mark, Snapshot};
 pub use name::{Class, ClassError, SnapshotName};
+pub use policy::{Fate, KeepCounts, Protection, decide};
 pub use probe::{ProbeError, Require, check, lies_on_zfs, probe};
 pub use programs::{ProgramError, Programs};
+pub use schedule::{Due, Schedule, ScheduleError, back_off_ns};
