@@ -31,6 +31,7 @@ mod retained;
 mod rows;
 mod schema;
 mod sessions;
+mod snapshots;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -59,6 +60,7 @@ pub use preserve::{Awaited, Source, Unread, VersionKey};
 pub use read::{Located, NodeInfo, Reader, When, components, is_below};
 pub use retained::{FileHistory, Retained, StoredContent};
 pub use rows::ChangeOp;
+pub use snapshots::{SnapshotRow, SnapshotsSeen};
 pub use touched::{ByWhom, Named, Touched};
 pub use tree::Descend;
 pub use verify::Head;
