@@ -6,6 +6,7 @@
 mod file;
 mod fstab;
 mod options;
+mod snapshots;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use file::{ConfigFile, ConfigFileError};
 pub use fstab::FstabError;
 pub use options::OptionError;
+pub use snapshots::SnapshotSettings;
 
 use crate::retention::Retention;
 use crate::sizespec::Rate;
@@ -92,6 +94,12 @@ pub struct MountConfig {
     pub retention: Arc<Retention>,
     /// What the backing directory has to lie on.
     pub require: Require,
+    /// The dataset that it has to be; `None` for any.
+    pub dataset: Option<String>,
+    /// Whether snapshots are taken without being asked.
+    pub snapshots: Snapshots,
+    /// When, and how many stay.
+    pub snapshot_settings: Arc<SnapshotSettings>,
     /// Words that are the kernel's business.
     pub flags: MountFlags,
 }
@@ -130,6 +138,9 @@ impl MountConfig {
             disk: None,
             retention: Arc::default(),
             require: Require::default(),
+            dataset: None,
+            snapshots: Snapshots::default(),
+            snapshot_settings: Arc::default(),
             flags: MountFlags::default(),
         }
     }
@@ -269,6 +280,16 @@ impl Disk {
             Self::Network => "network",
         }
     }
+}
+
+/// Whether snapshots are taken without being asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Snapshots {
+    /// Where the backing filesystem has some.
+    #[default]
+    On,
+    /// Never.
+    Off,
 }
 
 /// Where the HTTP API listens.

@@ -19,6 +19,7 @@ mod pruner;
 mod rebuild;
 mod reconciler;
 mod restorer;
+mod snapshots;
 mod verify;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -32,6 +33,7 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use self::snapshots::{Scheduler, Snapshotter, start_programs, tell_of_snapshots};
 use crate::api::Tls;
 use crate::catalog::{Catalog, CatalogError, ChunkDb, chunks};
 use crate::config::{Disk, Keep, MountConfig, OWN_DIR, Repeat, Watch};
@@ -40,7 +42,7 @@ use crate::fs::{Fs, Options, PackingOptions, Writes};
 use crate::fuse::session::{
     PassthroughStatus, Session, Unmount, is_dead, mount_id, unmount, write_back,
 };
-use crate::snapshots::{self, Backend, Programs};
+use crate::snapshots::{check, probe};
 use crate::store::Store;
 use crate::sys::{self, Errno};
 use backups::{Backups, Failure};
@@ -87,9 +89,9 @@ pub fn run(
     privileges::drop_unneeded();
     sys::alloc::give_back_in_background();
     let tls = open_tls(&config)?;
-    let snapshots = snapshots::probe(&backing, OWN_DIR, programs);
-    snapshots::check(config.require, &*snapshots)?;
-    tell_of_snapshots(&*snapshots);
+    let backend = probe(&backing, OWN_DIR, programs);
+    check(config.require, config.dataset.as_deref(), &*backend)?;
+    tell_of_snapshots(&*backend);
     let lock = BackingLock::take(&backing, &config.backing)?;
     let state = open_state_dir(&config, &backing)?;
     sys::sqlite::leave_symlinks_to_the_kernel();
@@ -107,6 +109,13 @@ pub fn run(
     let probe = trial.as_ref().map(AsFd::as_fd);
     let fs = Fs::new(backing, probe, Arc::clone(&catalog), store.clone(), options)
         .context("cannot serve the directory")?;
+    let snapshots = Snapshotter::new(
+        backend,
+        Arc::clone(&fs),
+        Arc::clone(&catalog),
+        config.snapshots,
+        Arc::clone(&config.snapshot_settings),
+    )?;
     let unwatched = start_watch(&config, &fs)?;
     let threads = threads(&config);
     let session = Session::mount(Arc::clone(&fs), &config, threads, trial)?;
@@ -122,6 +131,7 @@ pub fn run(
         store,
         state_path,
         not_copied: Arc::default(),
+        snapshots: Arc::new(snapshots),
         threads,
         unwatched,
         started_ns,
@@ -172,6 +182,7 @@ struct Daemon {
     state_path: PathBuf,
     /// Why the catalog was not copied the last time.
     not_copied: Arc<Mutex<Option<Failure>>>,
+    snapshots: Arc<Snapshotter>,
     threads: usize,
     /// Why changes around the mount are not watched for; `None` if they are.
     unwatched: Option<String>,
@@ -211,6 +222,7 @@ impl Daemon {
             }
         };
         let periodic = self.start_periodic(&reconciler)?;
+        let scheduler = Scheduler::start(&self.snapshots)?;
         ready();
         tracing::info!(
             backing = %self.config.backing.display(),
@@ -227,6 +239,7 @@ impl Daemon {
         // Nobody may ask what is being taken down.
         front.stop();
         periodic.into_iter().for_each(Periodic::stop);
+        scheduler.into_iter().for_each(Scheduler::stop);
         reconciler.stop();
         handle.close();
         let _ = watcher.join();
@@ -333,23 +346,6 @@ fn cannot_open(error: CatalogError, config: &MountConfig) -> anyhow::Error {
          its place",
         state.unwrap_or_default()
     ))
-}
-
-/// Starts what runs the `zfs` command, where there is a use for it.
-fn start_programs(backing: &OwnedFd) -> anyhow::Result<Option<Arc<Programs>>> {
-    if !snapshots::lies_on_zfs(backing) {
-        return Ok(None);
-    }
-    let programs = Programs::start(privileges::drop_unneeded_for_programs);
-    Ok(Some(Arc::new(programs.context("cannot run programs")?)))
-}
-
-fn tell_of_snapshots(snapshots: &dyn Backend) {
-    let (backend, dataset) = (snapshots.kind().as_str(), snapshots.dataset());
-    match snapshots.reason() {
-        Some(reason) => tracing::info!(reason, "no snapshots"),
-        None => tracing::info!(backend, dataset, "snapshots can be taken"),
-    }
 }
 
 fn open_backing(path: &Path) -> anyhow::Result<OwnedFd> {

@@ -16,9 +16,9 @@ use crate::sys::{Errno, btrfs, stat};
 
 /// The backing directory has not the snapshots that were required.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`require={required}`: {reason}")]
+#[error("`{required}`: {reason}")]
 pub struct ProbeError {
-    required: BackendKind,
+    required: String,
     reason: String,
 }
 
@@ -88,11 +88,24 @@ pub fn lies_on_zfs(backing: &OwnedFd) -> bool {
     mount.is_some_and(|mount| is_zfs(&mount))
 }
 
-/// Refuses another kind of snapshots than the one that is required.
+/// Refuses another kind of snapshots than the one that is required, and another dataset than the one that is
+/// named.
 ///
 /// # Errors
 /// If it is another.
-pub fn check(require: Require, backend: &dyn Backend) -> Result<(), ProbeError> {
+pub fn check(
+    require: Require,
+    dataset: Option<&str>,
+    backend: &dyn Backend,
+) -> Result<(), ProbeError> {
+    if let Some(required) = dataset.filter(|required| *required != backend.dataset()) {
+        let found = match backend.kind() {
+            BackendKind::None => "none".into(),
+            _ => format!("`{}`", backend.dataset()),
+        };
+        let reason = format!("the backing directory lies on {found}");
+        return Err(ProbeError { required: format!("dataset={required}"), reason });
+    }
     let required = match require {
         Require::Anything => return Ok(()),
         Require::Zfs => BackendKind::Zfs,
@@ -102,7 +115,7 @@ pub fn check(require: Require, backend: &dyn Backend) -> Result<(), ProbeError> 
         return Ok(());
     }
     let reason = backend.reason().unwrap_or_else(|| format!("it lies on {}", backend.kind()));
-    Err(ProbeError { required, reason })
+    Err(ProbeError { required: format!("require={required}"), reason })
 }
 
 #[cfg(test)]
@@ -118,9 +131,11 @@ mod tests {
         assert_eq!(backend.kind(), BackendKind::None);
         assert_eq!(backend.list().unwrap(), []);
         assert!(!lies_on_zfs(&proc));
-        assert_eq!(check(Require::Anything, &*backend), Ok(()));
-        let refused = check(Require::Zfs, &*backend).unwrap_err().to_string();
+        assert_eq!(check(Require::Anything, None, &*backend), Ok(()));
+        let refused = check(Require::Zfs, None, &*backend).unwrap_err().to_string();
         assert_eq!(refused, "`require=zfs`: proc has no snapshots that could be taken here");
-        assert!(check(Require::Btrfs, &*backend).is_err());
+        assert!(check(Require::Btrfs, None, &*backend).is_err());
+        let refused = check(Require::Anything, Some("tank/files"), &*backend).unwrap_err();
+        assert_eq!(refused.to_string(), "`dataset=tank/files`: the backing directory lies on none");
     }
 }

@@ -98,6 +98,21 @@ impl Programs {
     }
 }
 
+impl Programs {
+    /// Runs one for what it does.
+    ///
+    /// # Errors
+    /// If it failed, or was not done in time.
+    pub fn run_for(
+        &self,
+        program: &str,
+        args: &[&str],
+        patience: Duration,
+    ) -> Result<(), ProgramError> {
+        self.run(program, args, patience).map(drop)
+    }
+}
+
 impl Run for Programs {
     fn run(
         &self,

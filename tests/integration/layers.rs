@@ -59,6 +59,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "pruning",
             "restore",
             "retention",
+            "snapshots",
         ],
     ),
     (
@@ -70,7 +71,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "control",
-        &["query", "catalog", "content", "pruning", "restore", "store", "sys", "types", "config"],
+        &[
+            "query",
+            "catalog",
+            "content",
+            "pruning",
+            "restore",
+            "snapshots",
+            "store",
+            "sys",
+            "types",
+            "config",
+        ],
     ),
     (
         "daemon",
@@ -102,8 +114,23 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "daemon", "control", "causes", "query", "keys", "catalog", "store", "sys", "types",
-            "clock", "config", "file_id", "sizespec", "timespec", "webhooks",
+            "daemon",
+            "control",
+            "causes",
+            "query",
+            "keys",
+            "catalog",
+            "store",
+            "sys",
+            "types",
+            "clock",
+            "config",
+            "file_id",
+            "retention",
+            "sizespec",
+            "snapshots",
+            "timespec",
+            "webhooks",
         ],
     ),
 ];
