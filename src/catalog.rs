@@ -33,6 +33,7 @@ mod retained;
 mod rows;
 mod schema;
 mod sessions;
+mod snapshots;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -61,6 +62,7 @@ pub use preserve::{Awaited, Source, Unread, VersionKey};
 pub use read::{Located, NodeInfo, Reader, When};
 pub use retained::{FileHistory, Retained, StoredContent};
 pub use rows::ChangeOp;
+pub use snapshots::{SnapshotRow, SnapshotsSeen};
 pub use touched::{ByWhom, Named, Touched};
 pub use tree::Descend;
 pub use verify::Head;

@@ -4,7 +4,8 @@
 //! turns arguments into one request or action and prints the answer. Answers go to stdout, everything
 //! else to stderr.
 //!
-//! Exit codes: 0 fine, 1 an error or damage, 2 wrong usage, 3 an answer that is not whole.
+//! Exit codes: 0 fine, 1 an error or damage, 2 wrong usage, 3 an answer that is not whole. `horace check` has those
+//! of monitoring: 0 well, 1 a warning, 2 critical, 3 unknown.
 #![expect(
     clippy::disallowed_methods,
     reason = "the command line reads the environment, for everybody else"
@@ -16,6 +17,7 @@ mod bring_back;
 mod busy;
 mod cat;
 mod changes;
+mod check;
 mod diff;
 mod key;
 mod label;
@@ -32,6 +34,7 @@ mod reconcile;
 mod restore;
 mod rewind;
 mod search;
+mod snapshot;
 mod status;
 mod sync;
 mod umount;
@@ -127,6 +130,8 @@ enum Command {
     Collection(label::Collection),
     Prune(prune::Prune),
     Reconcile(reconcile::Reconcile),
+    Snapshot(snapshot::Snapshot),
+    Check(check::Check),
     Verify(verify::Verify),
     Key(key::Key),
     Webhook(webhook::Webhook),
@@ -143,6 +148,8 @@ enum Outcome {
     Partial,
     /// What was looked at is damaged.
     Damaged,
+    /// What monitoring is to hear, by its own code.
+    Checked(u8),
 }
 
 /// What every command works with.
@@ -192,6 +199,7 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Complete) => ExitCode::SUCCESS,
         Ok(Outcome::Partial) => ExitCode::from(3),
         Ok(Outcome::Damaged) => ExitCode::from(1),
+        Ok(Outcome::Checked(code)) => ExitCode::from(code),
         Err(error) => report(&error, log_format),
     }
 }
@@ -220,6 +228,8 @@ fn run(args: Args) -> anyhow::Result<Outcome> {
         Command::Collection(command) => command.run(&mut context),
         Command::Prune(command) => command.run(&mut context),
         Command::Reconcile(command) => command.run(&mut context),
+        Command::Snapshot(command) => command.run(&mut context),
+        Command::Check(command) => command.run(&mut context),
         Command::Verify(command) => command.run(&mut context),
         Command::Key(command) => command.run(&mut context),
         Command::Webhook(command) => command.run(&mut context),
@@ -272,7 +282,7 @@ fn typed_time(text: Option<&str>, now_ns: i64) -> Result<Option<i64>, TimeError>
 }
 
 /// Options of a mount that have a variable, too.
-const VARIABLES: [&str; 21] = [
+const VARIABLES: [&str; 24] = [
     "state",
     "io",
     "passthrough",
@@ -287,6 +297,9 @@ const VARIABLES: [&str; 21] = [
     "reconcile_rate",
     "attr_timeout",
     "watch",
+    "snapshots",
+    "dataset",
+    "require",
     "api",
     "api_also",
     "api_guest",
@@ -296,9 +309,20 @@ const VARIABLES: [&str; 21] = [
     "config",
 ];
 
+/// Variables of the predecessor's that still count: by which value they mean which option.
+const PREDECESSORS: [(&str, &str, &str); 2] = [
+    ("ENABLE_ZFS_SNAPSHOTS", "false", "snapshots=off"),
+    ("ENABLE_ZFS_SNAPSHOTS", "true", "snapshots=on"),
+];
+
 /// The settings in the environment as option words, which those of `-o` come after.
 fn environment_options() -> anyhow::Result<Vec<String>> {
     let mut words = Vec::new();
+    for (variable, value, word) in PREDECESSORS {
+        if std::env::var_os(variable).is_some_and(|found| found.eq_ignore_ascii_case(value)) {
+            words.push(word.into());
+        }
+    }
     for name in VARIABLES {
         let variable = format!("HORACE_{}", name.to_ascii_uppercase());
         if let Some(value) = std::env::var_os(&variable) {

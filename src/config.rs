@@ -6,6 +6,7 @@
 mod file;
 mod fstab;
 mod options;
+mod snapshots;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -16,9 +17,11 @@ use std::time::Duration;
 pub use file::{ConfigFile, ConfigFileError};
 pub use fstab::FstabError;
 pub use options::OptionError;
+pub use snapshots::SnapshotSettings;
 
 use crate::retention::Retention;
 use crate::sizespec::Rate;
+use crate::snapshots::Require;
 use crate::timespec::Span;
 
 /// Name of the directory at the root of the backing directory that is Horace's own.
@@ -89,6 +92,14 @@ pub struct MountConfig {
     pub disk: Option<Disk>,
     /// Which history is kept.
     pub retention: Arc<Retention>,
+    /// What the backing directory has to lie on.
+    pub require: Require,
+    /// The dataset that it has to be; `None` for any.
+    pub dataset: Option<String>,
+    /// Whether snapshots are taken without being asked.
+    pub snapshots: Snapshots,
+    /// When, and how many stay.
+    pub snapshot_settings: Arc<SnapshotSettings>,
     /// Words that are the kernel's business.
     pub flags: MountFlags,
 }
@@ -126,6 +137,10 @@ impl MountConfig {
             reconcile_rate: None,
             disk: None,
             retention: Arc::default(),
+            require: Require::default(),
+            dataset: None,
+            snapshots: Snapshots::default(),
+            snapshot_settings: Arc::default(),
             flags: MountFlags::default(),
         }
     }
@@ -265,6 +280,16 @@ impl Disk {
             Self::Network => "network",
         }
     }
+}
+
+/// Whether snapshots are taken without being asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Snapshots {
+    /// Where the backing filesystem has some.
+    #[default]
+    On,
+    /// Never.
+    Off,
 }
 
 /// Where the HTTP API listens.

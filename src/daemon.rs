@@ -20,6 +20,7 @@ mod pruner;
 mod rebuild;
 mod reconciler;
 mod restorer;
+mod snapshots;
 mod verify;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -33,6 +34,7 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use self::snapshots::{Scheduler, Snapshotter, start_programs, tell_of_snapshots};
 use crate::api::Tls;
 use crate::catalog::{Catalog, CatalogError, ChunkDb, chunks};
 use crate::config::{Disk, Keep, MountConfig, OWN_DIR, Repeat, Watch};
@@ -41,6 +43,7 @@ use crate::fs::{Fs, Options, PackingOptions, Writes};
 use crate::fuse::session::{
     PassthroughStatus, Session, Unmount, is_dead, mount_id, unmount, write_back,
 };
+use crate::snapshots::{check, probe};
 use crate::store::Store;
 use crate::sys::{self, Errno};
 use backups::{Backups, Failure};
@@ -81,12 +84,16 @@ pub fn run(
 ) -> anyhow::Result<()> {
     let descriptors = sys::process::raise_descriptor_limit();
     sys::process::leave_groups();
-    privileges::drop_unneeded();
-    sys::alloc::give_back_in_background();
     config.resolve_paths(&std::env::current_dir().context("no working directory")?);
     take_away_the_dead(&config.mountpoint).context("cannot clean up a dead mount")?;
-    let tls = open_tls(&config)?;
     let backing = open_backing(&config.backing)?;
+    let programs = start_programs(&backing)?;
+    privileges::drop_unneeded();
+    sys::alloc::give_back_in_background();
+    let tls = open_tls(&config)?;
+    let backend = probe(&backing, OWN_DIR, programs);
+    check(config.require, config.dataset.as_deref(), &*backend)?;
+    tell_of_snapshots(&*backend);
     let lock = BackingLock::take(&backing, &config.backing)?;
     let state = open_state_dir(&config, &backing)?;
     sys::sqlite::leave_symlinks_to_the_kernel();
@@ -104,6 +111,13 @@ pub fn run(
     let probe = trial.as_ref().map(AsFd::as_fd);
     let fs = Fs::new(backing, probe, Arc::clone(&catalog), store.clone(), options)
         .context("cannot serve the directory")?;
+    let snapshots = Snapshotter::new(
+        backend,
+        Arc::clone(&fs),
+        Arc::clone(&catalog),
+        config.snapshots,
+        Arc::clone(&config.snapshot_settings),
+    )?;
     let unwatched = start_watch(&config, &fs)?;
     let threads = threads(&config);
     let session = Session::mount(Arc::clone(&fs), &config, threads, trial)?;
@@ -119,6 +133,7 @@ pub fn run(
         store,
         state_path,
         not_copied: Arc::default(),
+        snapshots: Arc::new(snapshots),
         threads,
         unwatched,
         started_ns,
@@ -169,6 +184,7 @@ struct Daemon {
     state_path: PathBuf,
     /// Why the catalog was not copied the last time.
     not_copied: Arc<Mutex<Option<Failure>>>,
+    snapshots: Arc<Snapshotter>,
     threads: usize,
     /// Why changes around the mount are not watched for; `None` if they are.
     unwatched: Option<String>,
@@ -208,6 +224,7 @@ impl Daemon {
             }
         };
         let periodic = self.start_periodic(&reconciler)?;
+        let scheduler = Scheduler::start(&self.snapshots)?;
         ready();
         tracing::info!(
             backing = %self.config.backing.display(),
@@ -224,6 +241,7 @@ impl Daemon {
         // Nobody may ask what is being taken down.
         front.stop();
         periodic.into_iter().for_each(Periodic::stop);
+        scheduler.into_iter().for_each(Scheduler::stop);
         reconciler.stop();
         handle.close();
         let _ = watcher.join();

@@ -36,6 +36,7 @@ pub mod reconcile;
 mod remove;
 mod restore;
 mod seal;
+mod still;
 pub mod verify;
 mod views;
 mod walk;
@@ -74,6 +75,7 @@ pub use pending::Purpose;
 pub use prune::{Aim, Cut, Mark, MarkError, PruneError, PruneOrder, PruneOutcome, Report};
 pub use reconcile::{Haste, Limits, Progress, ProgressState, ReconcileError};
 pub use restore::RestoreError;
+pub use still::StillError;
 pub use watch::WatchTotals;
 
 use fds::FdCache;

@@ -33,6 +33,7 @@
 //! | [`query`] | what can be asked of a mount, who may see what, and the records of the answers |
 //! | [`control`] | the Unix socket between the command line and the daemon |
 //! | [`migrate`] | moving in: a tree copied and compared, and a predecessor's history |
+//! | [`snapshots`] | the snapshots of the backing filesystem: what they are called, how they are taken and destroyed |
 //! | [`webhooks`] | changes that are posted to others, and how far that is |
 //! | [`daemon`] | the only wiring: start, serve, stop, in order |
 //! | [`cli`] | one file per command |
@@ -82,6 +83,7 @@ pub mod query;
 pub mod restore;
 pub mod retention;
 pub mod sizespec;
+pub mod snapshots;
 pub mod store;
 pub mod sys;
 pub mod timespec;

@@ -24,6 +24,7 @@ pub mod request;
 mod restore;
 mod search;
 mod service;
+pub mod snapshots;
 pub mod status;
 mod tree;
 pub mod verify;
@@ -42,6 +43,7 @@ use prune::PruneRecords;
 use records::Users;
 use request::{End, Failure, FailureCode, Request};
 pub use service::{Listener, Service};
+use snapshots::SnapshotOrder;
 pub use status::Host;
 use status::{SpaceRecord, StatusRecord};
 
@@ -159,6 +161,12 @@ pub enum QueryError {
         /// Why not.
         reason: String,
     },
+    /// The catalog has heard of no such snapshot.
+    #[error("there is no snapshot `{name}` with a mark of this catalog")]
+    NoSnapshot {
+        /// Which.
+        name: String,
+    },
     /// This machine has no such user.
     #[error("there is no user `{name}`")]
     NoUser {
@@ -225,6 +233,7 @@ impl QueryError {
             | Self::TooEarly
             | Self::NoVersion { .. }
             | Self::NoFile { .. }
+            | Self::NoSnapshot { .. }
             | Self::NoCollection { .. } => FailureCode::NotFound,
             Self::Content(
                 ContentError::Lost(_) | ContentError::TakenBack | ContentError::NoStore,
@@ -419,7 +428,12 @@ fn answer_request(
             };
             Ok(query.answer.record(&status)?)
         }
+        Request::Snapshots { what: SnapshotOrder::List } => query.remembered_snapshots(),
+        Request::Snapshots { what: SnapshotOrder::Diff { from, to } } => {
+            query.snapshot_diff(from, to.as_deref())
+        }
         Request::Sync
+        | Request::Snapshots { .. }
         | Request::Reconcile { .. }
         | Request::BringBack { .. }
         | Request::Verify(_)

@@ -4,6 +4,7 @@
 //! around those it has. Knows nothing of catalogs or versions. Errors are the kernel's own.
 
 pub mod alloc;
+pub mod btrfs;
 pub mod creds;
 pub mod dir;
 pub mod extents;
@@ -19,5 +20,6 @@ pub mod tcp;
 pub mod users;
 pub mod writeback;
 pub mod xattr;
+pub mod zfs;
 
 pub use rustix::io::Errno;

@@ -57,6 +57,12 @@ fn put(gauges: &Gauges, status: &StatusRecord) {
         gauges.open_files.set(mount.open_files as f64);
         gauges.uptime.set(mount.uptime_s as f64);
         gauges.passthrough.set(yes(mount.passthrough.enabled));
+        let classes = &mount.snapshots.classes;
+        let oldest = classes.iter().map(|class| when(class.last.as_deref())).reduce(f64::min);
+        gauges.snapshot_time.set(oldest.unwrap_or(0.0));
+        let overdue = classes.iter().map(|class| class.overdue_s).max();
+        gauges.snapshot_overdue.set(overdue.unwrap_or(0) as f64);
+        gauges.snapshot_failures.set(classes.iter().map(|class| f64::from(class.failures)).sum());
         if let Some(backups) = &mount.backups {
             gauges.backup_time.set(when(backups.last.as_deref()));
             gauges.backup_failed.set(yes(backups.failed.is_some()));

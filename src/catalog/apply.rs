@@ -53,6 +53,7 @@ pub(super) fn apply(rows: &mut Rows<'_>, event: &Event) -> rusqlite::Result<()> 
         Op::Note { version, text } => this.note(*version, text),
         Op::Label { file, change } => this.label(*file, change),
         Op::Collect { name, change } => this.collect(name, change),
+        Op::Snapshots(seen) => this.snapshots(seen),
         Op::Pruned { outcome } => this.rows.set_last_prune(outcome),
         Op::End { session, left } => {
             this.end_session(*session, *left);

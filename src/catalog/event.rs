@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::packing::{Amount, Survey};
-use super::{CollectionChange, LabelChange, LastPrune, VersionKey};
+use super::{CollectionChange, LabelChange, LastPrune, SnapshotsSeen, VersionKey};
 use crate::types::{
     ContentHash, FileId, IncomingId, Inode, InodeKey, Loss, Name, Origin, SessionId, Writer, Xattrs,
 };
@@ -283,6 +283,8 @@ pub enum Op {
         /// How.
         change: CollectionChange,
     },
+    /// What snapshots there are.
+    Snapshots(Box<SnapshotsSeen>),
     /// History was pruned, or would have been.
     Pruned {
         /// What came of it.

@@ -261,6 +261,24 @@ CREATE TABLE collected (
     PRIMARY KEY (collection, file)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX collected_by_file ON collected (file);
+", "
+-- Snapshots of the backing filesystem: each has the changes up to seq. What is gone stays here.
+CREATE TABLE snapshot (
+    id INTEGER PRIMARY KEY,
+    backend TEXT NOT NULL,
+    dataset TEXT NOT NULL,
+    guid TEXT NOT NULL,
+    name TEXT NOT NULL,
+    class TEXT,
+    createtxg INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    time_ns INTEGER NOT NULL,
+    held INTEGER NOT NULL,
+    gone_ns INTEGER,
+    UNIQUE (backend, guid)
+) STRICT;
+CREATE INDEX snapshot_by_seq ON snapshot (seq) WHERE gone_ns IS NULL;
+CREATE INDEX snapshot_by_name ON snapshot (name);
 "];
 
 /// The newest schema this program knows.

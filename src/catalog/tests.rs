@@ -3,6 +3,7 @@
 mod names;
 mod restored;
 mod retained;
+mod snapshots;
 mod views;
 
 use std::sync::Arc;

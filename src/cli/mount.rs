@@ -72,6 +72,9 @@ Options for -o (for each NAME=VALUE there is a variable HORACE_NAME, too):
   attr_timeout=SECONDS  let the kernel trust attributes for so long [default: 1]
   watch=WHEN          find changes around the mount at once: off, auto (where the kernel can) or
                       on (or do not mount) [default: off]
+  snapshots=on|off    take snapshots by a schedule where the filesystem has some [default: on]
+  dataset=POOL/NAME   mount only that ZFS dataset
+  require=KIND        mount only what lies on zfs or btrfs, so that snapshots can be taken
   api=WHERE           serve the HTTP API there: ADDRESS:PORT, unix:PATH, or off [default:
                       127.0.0.1:8000 if it is free]
   api_also=ADDRESS:PORT|unix:PATH
@@ -194,7 +197,7 @@ impl Mount {
 /// Whether the daemon has a use for a variable: its own settings but no key, the place of `fusermount3`, the time
 /// zone, and what helps to find an error.
 fn is_for_daemon(name: &OsStr) -> bool {
-    const KNOWN: [&str; 7] = [
+    const KNOWN: [&str; 8] = [
         "PATH",
         "TZ",
         "XDG_RUNTIME_DIR",
@@ -202,6 +205,7 @@ fn is_for_daemon(name: &OsStr) -> bool {
         "RUST_BACKTRACE",
         "SSL_CERT_FILE",
         "SSL_CERT_DIR",
+        "ENABLE_ZFS_SNAPSHOTS",
     ];
     (name.as_bytes().starts_with(b"HORACE_") && name != "HORACE_KEY")
         || KNOWN.iter().any(|known| name == *known)

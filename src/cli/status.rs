@@ -6,6 +6,7 @@ use crate::clock::now_ns;
 use crate::control::lookup::Target;
 use crate::control::registry;
 use crate::query::request::Request;
+use crate::query::snapshots::{SnapshotClassStatus, SnapshotsStatus};
 use crate::query::status::{BackupRecord, LimitsRecord, ReconcileProgress, StatusRecord};
 use crate::query::verify::VerifyProgress;
 use crate::timespec::rfc3339;
@@ -133,6 +134,9 @@ fn facts(status: &StatusRecord) -> Vec<(&'static str, String)> {
     if let Some(backups) = status.mount.as_ref().and_then(|mount| mount.backups.as_ref()) {
         facts.push(("backups", copied(backups, now_ns())));
     }
+    if let Some(mount) = &status.mount {
+        facts.push(("snapshots", taken(&mount.snapshots, now_ns())));
+    }
     if let Some(progress) = &status.reconcile {
         let when = progress.finished_ns.map(|ns| format!(", {}", ago(&rfc3339(ns), now_ns())));
         facts.push(("reconcile", told(progress) + &when.unwrap_or_default()));
@@ -191,6 +195,24 @@ fn verified(verify: Option<&VerifyProgress>) -> String {
 }
 
 /// How the copying of the catalog goes, in words.
+/// What is taken, when it was last, and what went wrong.
+fn taken(snapshots: &SnapshotsStatus, now_ns: i64) -> String {
+    if let Some(reason) = &snapshots.reason {
+        return format!("none, {reason}");
+    }
+    let what = format!("{} of {}", snapshots.backend, snapshots.dataset);
+    if !snapshots.enabled {
+        return format!("{what}, when somebody asks");
+    }
+    let class = |class: &SnapshotClassStatus| {
+        let last = class.last.as_deref().map_or_else(|| "never".into(), |last| ago(last, now_ns));
+        let error = class.error.as_deref().map(|error| format!(", failed: {error}"));
+        format!("{} {last}{}", class.class, error.unwrap_or_default())
+    };
+    let classes: Vec<String> = snapshots.classes.iter().map(class).collect();
+    format!("{what}: {}", classes.join("; "))
+}
+
 fn copied(backups: &BackupRecord, now_ns: i64) -> String {
     let mut text = match &backups.every {
         Some(every) => format!("each {every}"),

@@ -1,7 +1,7 @@
 //! The configuration file.
 //!
-//! Owns its text form: a table `[mount]` with the words of mount options, and a table `[retention]` as
-//! [`Retention::from_toml`] reads it. What is wrong is told with the file and the line.
+//! Owns its text form: a table `[mount]` with the words of mount options, a table `[retention]` as
+//! [`Retention::from_toml`] reads it, and a table `[snapshots]`. What is wrong is told with the file and the line.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use toml::{Spanned, Value};
 
 use super::options::is_setting;
-use super::{MountConfig, OptionError};
+use super::{MountConfig, OptionError, SnapshotSettings};
 use crate::retention::Retention;
 
 /// What a configuration file says.
@@ -21,6 +21,7 @@ pub struct ConfigFile {
     /// Its mount options, each known to be right.
     words: Vec<String>,
     retention: Arc<Retention>,
+    snapshots: Arc<SnapshotSettings>,
 }
 
 /// What is wrong with a configuration file.
@@ -43,6 +44,8 @@ struct Text {
     mount: BTreeMap<Spanned<String>, Spanned<Value>>,
     #[serde(default)]
     retention: Retention,
+    #[serde(default)]
+    snapshots: SnapshotSettings,
 }
 
 impl ConfigFile {
@@ -66,7 +69,7 @@ impl ConfigFile {
                 .map_err(|wrong| error(Some(value.span()), wrong.to_string()))?;
             words.push(word);
         }
-        Ok(Self { words, retention: Arc::new(file.retention) })
+        Ok(Self { words, retention: Arc::new(file.retention), snapshots: Arc::new(file.snapshots) })
     }
 
     /// Applies it to the settings of a mount.
@@ -75,6 +78,7 @@ impl ConfigFile {
             config.apply_option(word).expect("every word was tried when the file was read");
         }
         config.retention = Arc::clone(&self.retention);
+        config.snapshot_settings = Arc::clone(&self.snapshots);
     }
 }
 
@@ -150,7 +154,7 @@ mod tests {
     #[case("[mount]\nconfig = \"/x\"", "/etc/h.toml, line 2: unknown mount option `config`")]
     #[case("[mount]\n_netdev = true", "/etc/h.toml, line 2: unknown mount option `_netdev`")]
     #[case("[mount]\n\"io=auto\" = true", "/etc/h.toml, line 2: unknown mount option `io=auto`")]
-    #[case("io = \"auto\"", "/etc/h.toml, line 1: unknown field `io`, expected `mount` or")]
+    #[case("io = \"auto\"", "/etc/h.toml, line 1: unknown field `io`, expected one of `mount`")]
     #[case("\n\n[mount\n", "/etc/h.toml, line 3: ")]
     #[case("[retention]\n\nkeep = 1", "/etc/h.toml, line 3: unknown field `keep`")]
     #[case("[retention]\nexclude = [\"a[\"]", "/etc/h.toml, line 2: bad glob `a[`")]

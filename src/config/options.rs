@@ -7,8 +7,10 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::{
-    Access, Api, Disk, IoMode, Keep, KernelPassthrough, MountConfig, Occasion, Repeat, Watch,
+    Access, Api, Disk, IoMode, Keep, KernelPassthrough, MountConfig, Occasion, Repeat, Snapshots,
+    Watch,
 };
+use crate::snapshots::Require;
 use crate::timespec::Span;
 
 /// What is wrong with a mount option.
@@ -145,6 +147,9 @@ impl MountConfig {
             "attr_timeout" => {
                 self.attr_timeout = parse("attr_timeout", value, "SECONDS", seconds)?;
             }
+            "dataset" => self.dataset = Some(text("dataset", value, "POOL/NAME")?.into()),
+            "snapshots" => self.snapshots = parse("snapshots", value, "on|off", snapshots)?,
+            "require" => self.require = parse("require", value, "zfs|btrfs", require)?,
             "watch" => self.watch = parse("watch", value, "auto|on|off", watch)?,
             _ if name.starts_with("x-") || IGNORED_WITH_VALUE.contains(&name) => {}
             _ if self.apply_switch(name) || IGNORED.contains(&name) => {
@@ -257,6 +262,22 @@ fn watch(value: &str) -> Option<Watch> {
     }
 }
 
+fn snapshots(value: &str) -> Option<Snapshots> {
+    match value {
+        "on" => Some(Snapshots::On),
+        "off" => Some(Snapshots::Off),
+        _ => None,
+    }
+}
+
+fn require(value: &str) -> Option<Require> {
+    match value {
+        "zfs" => Some(Require::Zfs),
+        "btrfs" => Some(Require::Btrfs),
+        _ => None,
+    }
+}
+
 fn keep(value: &str) -> Option<Keep> {
     match value {
         "content" => Some(Keep::Content),
@@ -301,7 +322,7 @@ mod tests {
     fn every_setting_can_be_given() {
         let config = with(
             "state=/var/lib/h,api=[::1]:9000,api_also=127.0.0.1:9070,api_also=unix:/run/h,api_cert=/etc/c.pem,api_cert_key=/etc/k.pem,ro,allow_other,threads=3,descriptors=99,io=stream,passthrough=off,\
-             keep=none,prune=12h,backup=6h,reconcile=2h,reconcile_threads=5,reconcile_rate=50M,disk=hdd,pack_after=2.5,pack_limit=4096,attr_timeout=0.25,config=/etc/h.toml,nosuid,nodev,noexec,noatime,dirsync,sync",
+             keep=none,prune=12h,backup=6h,reconcile=2h,reconcile_threads=5,reconcile_rate=50M,disk=hdd,pack_after=2.5,pack_limit=4096,attr_timeout=0.25,config=/etc/h.toml,require=zfs,dataset=tank/files,snapshots=off,nosuid,nodev,noexec,noatime,dirsync,sync",
         )
         .unwrap();
         assert_eq!(config.state_dir(), std::path::Path::new("/var/lib/h"));
@@ -327,6 +348,9 @@ mod tests {
         assert_eq!(config.disk, Some(Disk::Hdd));
         assert_eq!(config.attr_timeout, Duration::from_millis(250));
         assert_eq!(config.config.as_deref(), Some("/etc/h.toml".as_ref()));
+        assert_eq!(config.require, Require::Zfs);
+        assert_eq!(config.dataset.as_deref(), Some("tank/files"));
+        assert_eq!(config.snapshots, Snapshots::Off);
         let flags = config.flags;
         assert!(flags.nosuid && flags.nodev && flags.noexec);
         assert!(flags.noatime && flags.dirsync && flags.sync);
@@ -364,6 +388,7 @@ mod tests {
     #[case("backup=0s", "mount option `backup` takes LENGTH OF TIME|off, not `0s`")]
     #[case("prune=daily", "mount option `prune` takes LENGTH OF TIME|off, not `daily`")]
     #[case("watch=yes", "mount option `watch` takes auto|on|off, not `yes`")]
+    #[case("require=ext4", "mount option `require` takes zfs|btrfs, not `ext4`")]
     #[case("disk=tape", "mount option `disk` takes ssd|hdd|network, not `tape`")]
     #[case("reconcile_rate=fast", "mount option `reconcile_rate` takes BYTES|max, not `fast`")]
     #[case("ro=yes", "mount option `ro` takes no value")]

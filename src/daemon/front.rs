@@ -69,6 +69,7 @@ impl Daemon {
             disk: self.disk,
             state_path: self.state_path.clone(),
             not_copied: Arc::clone(&self.not_copied),
+            snapshots: Arc::clone(&self.snapshots),
             fs: Arc::clone(&self.fs),
             catalog: Arc::clone(&self.catalog),
             threads: self.threads,

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::backups::{self, Failure};
 use super::reconciler::Asker;
 use super::restorer::Restorer;
+use super::snapshots::Snapshotter;
 use super::verify;
 use crate::api::Tls;
 use crate::catalog::{Catalog, CollectionChange, LabelChange, VersionKey};
@@ -22,6 +23,7 @@ use crate::fs::{
 use crate::fuse::session::PassthroughStatus;
 use crate::pruning::Scope;
 use crate::query::request::{self, PruneCap, PruneMode, Wait};
+use crate::query::snapshots::SnapshotHost;
 use crate::query::status::{
     CertRecord, Host, LimitsRecord, MountStatus, Passthrough, PruneReport, PruneTotals,
     ReconcileProgress, ReconcileState, WatchRecord,
@@ -39,6 +41,7 @@ pub(super) struct MountHost {
     pub(super) state_path: PathBuf,
     /// Why the catalog was not copied the last time.
     pub(super) not_copied: Arc<Mutex<Option<Failure>>>,
+    pub(super) snapshots: Arc<Snapshotter>,
     pub(super) fs: Arc<Fs>,
     pub(super) catalog: Arc<Catalog>,
     pub(super) threads: usize,
@@ -119,6 +122,7 @@ impl Host for MountHost {
                 &self.state_path,
                 self.not_copied.lock().clone(),
             )),
+            snapshots: SnapshotHost::status(&*self.snapshots),
         }
     }
 
@@ -219,6 +223,10 @@ impl Host for MountHost {
 
     fn collect(&self, name: &str, change: CollectionChange, by: Writer) {
         self.fs.collect(name, change, by);
+    }
+
+    fn snapshots(&self) -> &dyn SnapshotHost {
+        &*self.snapshots
     }
 }
 

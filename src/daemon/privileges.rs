@@ -1,7 +1,8 @@
 //! What the daemon may do where it runs as root.
 //!
 //! Owns the list of its capabilities. Everything else goes before the first thread is started, and what
-//! it starts would have none. As another user the daemon has no more than that user; there it must be
+//! it starts would have none. On ZFS there is one thread before that, which runs the `zfs` command and nothing
+//! else, and what that starts has the one right without which it could do nothing. As another user the daemon has no more than that user; there it must be
 //! able to start `fusermount3`, which has its rights from its file.
 
 use rustix::thread::CapabilitySet as Caps;
@@ -33,11 +34,21 @@ pub(super) fn drop_unneeded() {
     privileges::create_privately();
     if rustix::process::geteuid().is_root() {
         let needed = CAPABILITIES.iter().fold(Caps::empty(), |all, (one, _)| all | *one);
-        if let Err(error) = privileges::keep_only(needed) {
+        if let Err(error) = privileges::keep_only(needed, Caps::empty()) {
             tracing::warn!(%error, "the daemon keeps rights that it does not need");
         }
         if let Err(error) = privileges::hide_memory() {
             tracing::warn!(%error, "a crash may write out the memory of the daemon");
         }
+    }
+}
+
+/// Gives up, in the thread that runs programs, what those don't need.
+pub(super) fn drop_unneeded_for_programs() {
+    privileges::create_privately();
+    if rustix::process::geteuid().is_root()
+        && let Err(error) = privileges::keep_only(Caps::SYS_ADMIN, Caps::SYS_ADMIN)
+    {
+        tracing::warn!(%error, "programs have rights that they do not need");
     }
 }

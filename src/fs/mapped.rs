@@ -92,6 +92,13 @@ pub(super) struct Watch {
     signal: Condvar,
 }
 
+impl Fs {
+    /// Whether something may be stored to by a mapping that has outlived its open file.
+    pub(super) fn has_mapped(&self) -> bool {
+        !self.mapped.list.lock().is_empty()
+    }
+}
+
 /// Starts the thread; it ends with the filesystem.
 pub(super) fn start(fs: &Arc<Fs>) -> std::io::Result<()> {
     let weak = Arc::downgrade(fs);

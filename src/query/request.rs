@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::filter::SearchFilter;
 use super::reports::usage::UsageQuery;
+use super::snapshots::SnapshotOrder;
 use super::verify::VerifyRequest;
 use crate::catalog::LabelChange;
 use crate::types::Seq;
@@ -291,6 +292,12 @@ pub enum Request {
     Reconcile {
         /// Whether to report until it is done.
         wait: Wait,
+    },
+    /// Something about snapshots of the backing filesystem.
+    Snapshots {
+        /// What.
+        #[serde(flatten)]
+        what: SnapshotOrder,
     },
     /// To read everything again and compare it with its digests.
     Verify(VerifyRequest),

@@ -13,6 +13,7 @@ use super::records::{ContentRecord, Outcome, PruneTotalRecord, RestoreRecord, Sy
 use super::request::{
     BringBack, Collect, End, Follow, Mark, PruneCap, PruneMode, Request, Run, Wait,
 };
+use super::snapshots::{SnapshotHold, SnapshotOrder};
 use super::status::{Host, SpaceRecord, StatusRecord};
 use super::verify::{VerifyRecord, VerifyRequest};
 use super::{Answer, Position, PruneRecords, Query, QueryError, Sink, answer_request};
@@ -148,6 +149,7 @@ impl Client<'_, '_> {
             Request::Reconcile { wait } => return self.reconcile(*wait),
             Request::Verify(request) => return self.verify(request),
             Request::Prune { path, mode, cap } => return self.prune(&path.0, *mode, *cap),
+            Request::Snapshots { what } => return self.snapshots(what),
             _ => {}
         }
         self.check_reach()?;
@@ -280,6 +282,40 @@ impl Client<'_, '_> {
             Some(reason) if mode == PruneMode::Drop => Err(QueryError::Capped { reason }),
             _ => Ok(()),
         }
+    }
+
+    fn snapshots(&mut self, what: &SnapshotOrder) -> Result<(), QueryError> {
+        self.check_privilege("see and take snapshots")?;
+        let service = self.service;
+        let host = service.host.snapshots();
+        match what {
+            SnapshotOrder::List => {
+                for record in host.list().map_err(QueryError::Host)? {
+                    self.answer.record(&record)?;
+                }
+            }
+            SnapshotOrder::Create { class } => {
+                self.answer.record(&host.create(*class).map_err(QueryError::Host)?)?;
+            }
+            SnapshotOrder::Prune { keep, mode } => {
+                for record in host.prune(keep, *mode).map_err(QueryError::Host)? {
+                    self.answer.record(&record)?;
+                }
+            }
+            SnapshotOrder::Hold { name } => {
+                let held = host.hold(name, SnapshotHold::Hold).map_err(QueryError::Host)?;
+                self.answer.record(&held)?;
+            }
+            SnapshotOrder::Release { name } => {
+                let released = host.hold(name, SnapshotHold::Release).map_err(QueryError::Host)?;
+                self.answer.record(&released)?;
+            }
+            SnapshotOrder::Diff { from, to } => {
+                service.catalog.barrier();
+                return self.query(|query| query.snapshot_diff(from, to.as_deref()));
+            }
+        }
+        Ok(())
     }
 
     fn mark(&mut self, path: &[u8], name: Option<&str>, mark: &Mark) -> Result<(), QueryError> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::request::{Mark, PruneCap, PruneMode, Wait};
+use super::snapshots::{SnapshotHost, SnapshotsStatus};
 use super::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
 use crate::catalog::{
     CatalogError, CollectionChange, FileHistory, LabelChange, LastPrune, Reader, VersionKey,
@@ -90,6 +91,9 @@ pub trait Host: Send + Sync {
 
     /// Changes a collection, for somebody who may.
     fn collect(&self, name: &str, change: CollectionChange, by: Writer);
+
+    /// What can be done with snapshots.
+    fn snapshots(&self) -> &dyn SnapshotHost;
 }
 
 /// What a prune has come to.
@@ -179,6 +183,9 @@ pub struct MountStatus {
     /// The copies of the catalog.
     #[serde(default)]
     pub backups: Option<BackupRecord>,
+    /// How the taking of snapshots goes.
+    #[serde(default)]
+    pub snapshots: SnapshotsStatus,
 }
 
 /// The certificate of the HTTP API.

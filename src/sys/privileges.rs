@@ -16,16 +16,16 @@ use rustix::thread::{
 
 use super::Errno;
 
-/// Leaves the calling thread these capabilities, as far as it has them, and programs that it
-/// starts none, whatever they are.
+/// Leaves the calling thread these capabilities, as far as it has them, and programs that it starts as root
+/// those of them that are `passed_on`, whatever they are.
 ///
 /// # Errors
 /// The kernel's. Every step is tried, and the first error counts.
-pub fn keep_only(needed: CapabilitySet) -> Result<(), Errno> {
+pub fn keep_only(needed: CapabilitySet, passed_on: CapabilitySet) -> Result<(), Errno> {
     let no_new = set_no_new_privs(true);
     let ambient = clear_ambient_capability_set();
     // While there is the right to: the next step takes it.
-    let bounding = clear_bounding_set();
+    let bounding = limit_bounding_set(passed_on & needed);
     let sets = capabilities(None).and_then(|sets| {
         let kept = sets.permitted & needed;
         let inheritable = CapabilitySet::empty();
@@ -34,9 +34,10 @@ pub fn keep_only(needed: CapabilitySet) -> Result<(), Errno> {
     no_new.and(ambient).and(bounding).and(sets)
 }
 
-fn clear_bounding_set() -> Result<(), Errno> {
-    for number in 0..u64::BITS {
-        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+fn limit_bounding_set(to: CapabilitySet) -> Result<(), Errno> {
+    let each = (0..u64::BITS).map(|number| CapabilitySet::from_bits_retain(1 << number));
+    for capability in each.filter(|capability| !to.contains(*capability)) {
+        match remove_capability_from_bounding_set(capability) {
             // The kernel knows no more of them.
             Err(Errno::INVAL) => break,
             result => result?,

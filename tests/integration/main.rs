@@ -11,6 +11,8 @@ mod disk;
 #[path = "../support/mounted.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod mounted;
+#[path = "../support/pool.rs"]
+mod pool;
 #[path = "../support/strace.rs"]
 mod strace;
 
@@ -49,6 +51,7 @@ mod rollback;
 mod saves;
 mod scale;
 mod search;
+mod snapshots;
 mod stress;
 mod tools;
 mod trouble;

@@ -13,12 +13,16 @@ use crate::catalog::Catalog;
 use crate::catalog::event::{Born, Event, Op, Openness, Place};
 use crate::control::client::{ClientError, ask_daemon};
 use crate::query::request::{End, Mark, PruneCap, PruneMode, Request, Wait};
+use crate::query::snapshots::{
+    KeepField, SnapshotHold, SnapshotHost, SnapshotPruneRecord, SnapshotRecord, SnapshotsStatus,
+};
 use crate::query::status::{
     MountStatus, Passthrough, PruneReport, PruneTotals, ReconcileProgress, ReconcileState,
 };
 use crate::query::verify::{VerifyProgress, VerifyRecord, VerifyRequest};
 use crate::query::{Host, Sink};
 use crate::restore::Tree;
+use crate::snapshots::Class;
 use crate::sys::creds::{AsUser, Identity};
 use crate::types::{ContentHash, FileId, Inode, InodeKey, Origin, Seq, SessionId, Writer};
 
@@ -51,6 +55,7 @@ impl Host for FakeHost {
             nodes: 1,
             packing: "off".into(),
             backups: None,
+            snapshots: SnapshotsStatus::default(),
         }
     }
 
@@ -110,6 +115,32 @@ impl Host for FakeHost {
     fn label(&self, _: FileId, _: crate::catalog::LabelChange, _: Writer) {}
 
     fn collect(&self, _: &str, _: crate::catalog::CollectionChange, _: Writer) {}
+
+    fn snapshots(&self) -> &dyn SnapshotHost {
+        self
+    }
+}
+
+impl SnapshotHost for FakeHost {
+    fn list(&self) -> Result<Vec<SnapshotRecord>, String> {
+        Ok(Vec::new())
+    }
+
+    fn create(&self, _: Class) -> Result<SnapshotRecord, String> {
+        Err("there is no mount".into())
+    }
+
+    fn prune(&self, _: &[KeepField], _: PruneMode) -> Result<Vec<SnapshotPruneRecord>, String> {
+        Ok(Vec::new())
+    }
+
+    fn hold(&self, _: &str, _: SnapshotHold) -> Result<SnapshotRecord, String> {
+        Err("there is no mount".into())
+    }
+
+    fn status(&self) -> SnapshotsStatus {
+        SnapshotsStatus::default()
+    }
 }
 
 /// A served backing directory, with what a filesystem would tell the catalog of it.

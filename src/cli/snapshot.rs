@@ -1,0 +1,303 @@
+//! `horace snapshot`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::control::lookup::Target;
+use crate::query::request::{PruneMode, Request};
+use crate::query::snapshots::{
+    KeepField, SnapshotChange, SnapshotDiffRecord, SnapshotOrder, SnapshotPruneRecord,
+    SnapshotRecord,
+};
+use crate::retention::Count;
+use crate::snapshots::{Class, ClassError};
+
+use super::output::{Output, Style, size};
+use super::{Advised, Context, Outcome};
+
+/// Take, list, compare and destroy snapshots of the backing filesystem
+#[derive(Debug, clap::Args)]
+pub(super) struct Snapshot {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Create(Create),
+    List(List),
+    Show(Named),
+    Diff(Diff),
+    Prune(Prune),
+    Hold(Named),
+    Release(Named),
+    RollbackPlan(Named),
+}
+
+/// Take a snapshot, with everything in it that was closed before
+#[derive(Debug, clap::Args)]
+struct Create {
+    /// The mount, or any path in it [default: that of the working directory]
+    mountpoint: Option<PathBuf>,
+    /// Its class, by which it is named and kept: frequent, hourly, daily, weekly, monthly or yearly
+    #[arg(long, default_value = "hourly")]
+    class: Class,
+}
+
+/// List snapshots in the order in which they were taken, also those that others took
+#[derive(Debug, clap::Args)]
+struct List {
+    /// The mount, or any path in it [default: that of the working directory]
+    mountpoint: Option<PathBuf>,
+}
+
+/// Name one snapshot: `show` it, `hold` it so that nothing destroys it, `release` it, or print how to go back to it
+#[derive(Debug, clap::Args)]
+struct Named {
+    /// Which
+    name: String,
+    /// The mount, or any path in it [default: that of the working directory]
+    mountpoint: Option<PathBuf>,
+}
+
+/// Tell what has changed from one snapshot to another, or to now
+#[derive(Debug, clap::Args)]
+struct Diff {
+    /// From which
+    from: String,
+    /// To which [default: to now]
+    to: Option<String>,
+    /// The mount, or any path in it [default: that of the working directory]
+    #[arg(long, value_name = "PATH")]
+    mountpoint: Option<PathBuf>,
+}
+
+/// Destroy the snapshots that need not be kept, and print every decision
+#[derive(Debug, clap::Args)]
+struct Prune {
+    /// The mount, or any path in it [default: that of the working directory]
+    mountpoint: Option<PathBuf>,
+    /// Keep so many of a class, in place of what the configuration says; may be given several times
+    #[arg(long, value_name = "CLASS=N")]
+    keep: Vec<Kept>,
+    /// Print what would be done, and do nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+/// `hourly=24`, or `monthly=all`.
+#[derive(Debug, Clone)]
+struct Kept(KeepField);
+
+/// The text says of no class how many are kept.
+#[derive(Debug, thiserror::Error)]
+enum KeptError {
+    #[error(transparent)]
+    Class(#[from] ClassError),
+    #[error("use CLASS=N, as hourly=24, or CLASS=all")]
+    Form,
+}
+
+impl FromStr for Kept {
+    type Err = KeptError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (class, count) = text.split_once('=').ok_or(KeptError::Form)?;
+        let count = match count {
+            "all" => Count::All,
+            _ => Count::UpTo(count.parse().map_err(|_| KeptError::Form)?),
+        };
+        Ok(Self(KeepField { class: class.parse()?, count }))
+    }
+}
+
+impl Snapshot {
+    pub(super) fn run(self, context: &mut Context) -> anyhow::Result<Outcome> {
+        match self.command {
+            Command::Create(Create { mountpoint, class }) => {
+                one(context, mountpoint, SnapshotOrder::Create { class })
+            }
+            Command::Hold(Named { name, mountpoint }) => {
+                one(context, mountpoint, SnapshotOrder::Hold { name })
+            }
+            Command::Release(Named { name, mountpoint }) => {
+                one(context, mountpoint, SnapshotOrder::Release { name })
+            }
+            Command::List(List { mountpoint }) => one(context, mountpoint, SnapshotOrder::List),
+            Command::Show(named) => {
+                let (_, found) = find(context, &named)?;
+                match context.out.format {
+                    super::output::Format::Json => {
+                        context.out.line(&serde_json::to_vec(&found)?)?;
+                    }
+                    super::output::Format::Human => show(&mut context.out, &found)?,
+                }
+                Ok(Outcome::Complete)
+            }
+            Command::Diff(diff) => diff.run(context),
+            Command::Prune(prune) => prune.run(context),
+            Command::RollbackPlan(named) => plan(context, &named),
+        }
+    }
+}
+
+fn one(
+    context: &mut Context,
+    mountpoint: Option<PathBuf>,
+    what: SnapshotOrder,
+) -> anyhow::Result<Outcome> {
+    let target = context.dir_target(mountpoint.as_deref())?;
+    context.ask(&target, &Request::Snapshots { what }, |out, record| print(out, &record))?;
+    Ok(Outcome::Complete)
+}
+
+/// `hourly-20260131-140000  seq 42  1.50 KiB  held`.
+fn print(out: &mut Output, record: &SnapshotRecord) -> anyhow::Result<()> {
+    let mut line = out.styled(&record.name.escape_debug().to_string(), Style::Bold);
+    match record.seq {
+        Some(seq) => line += &format!("  seq {seq}"),
+        None => line += "  not ours",
+    }
+    if let Some(used) = record.used {
+        line += &format!("  {}", size(used));
+    }
+    line += &remarks(record).iter().map(|remark| format!("  {remark}")).collect::<String>();
+    out.line(line.as_bytes())
+}
+
+/// Why it cannot go.
+fn remarks(record: &SnapshotRecord) -> Vec<String> {
+    let held = (record.holds > 0).then(|| "held".to_owned());
+    let base = record.base.then(|| "a replication goes on from it".to_owned());
+    let clones = record.clones.iter().map(|clone| format!("cloned as {}", clone.escape_debug()));
+    held.into_iter().chain(base).chain(clones).collect()
+}
+
+fn show(out: &mut Output, record: &SnapshotRecord) -> anyhow::Result<()> {
+    print(out, record)?;
+    let at = match &*record.backend {
+        "zfs" => format!("{}@{}", record.dataset, record.name),
+        _ => format!("{}/.horace/snapshots/{}", record.dataset, record.name),
+    };
+    let facts = [
+        ("taken", record.time.clone()),
+        ("of", record.dataset.clone()),
+        ("is", at),
+        ("guid", record.guid.clone()),
+        ("class", record.class.clone().unwrap_or_else(|| "none".into())),
+    ];
+    for (name, text) in facts {
+        out.line(format!("  {name}: {}", text.escape_debug()).as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The snapshot of a name, and where it was found.
+fn find(context: &mut Context, named: &Named) -> anyhow::Result<(Target, SnapshotRecord)> {
+    let target = context.dir_target(named.mountpoint.as_deref())?;
+    let request = Request::Snapshots { what: SnapshotOrder::List };
+    let mut lines = Lines::default();
+    super::ask::ask(&target, &request, &mut lines)?;
+    let records = lines.0.iter().map(|line| serde_json::from_slice(line));
+    let records: Vec<SnapshotRecord> = records.collect::<Result<_, _>>()?;
+    let found = records.into_iter().find(|record| record.name == named.name);
+    let found = found.ok_or_else(|| {
+        Advised::new(
+            format!("there is no snapshot `{}`", named.name),
+            "`horace snapshot list` names them",
+        )
+    })?;
+    Ok((target, found))
+}
+
+/// Keeps the records of an answer.
+#[derive(Default)]
+pub(super) struct Lines(pub(super) Vec<Vec<u8>>);
+
+impl crate::query::Sink for Lines {
+    fn line(&mut self, line: &[u8]) -> std::io::Result<()> {
+        self.0.push(line.to_vec());
+        Ok(())
+    }
+}
+
+impl Diff {
+    fn run(self, context: &mut Context) -> anyhow::Result<Outcome> {
+        let target = context.dir_target(self.mountpoint.as_deref())?;
+        let shown = context.shown(&target);
+        let what = SnapshotOrder::Diff { from: self.from, to: self.to };
+        let request = Request::Snapshots { what };
+        context.ask(&target, &request, |out, record: SnapshotDiffRecord| {
+            let sign: &[u8] = match record.change {
+                SnapshotChange::Added => b"+ ",
+                SnapshotChange::Removed => b"- ",
+                SnapshotChange::Modified => b"M ",
+                SnapshotChange::Renamed => b"R ",
+            };
+            let mut line = sign.to_vec();
+            if let Some(from) = &record.from {
+                line.extend_from_slice(&out.name(&shown.path(&from.0)));
+                line.extend_from_slice(b" -> ");
+            }
+            line.extend_from_slice(&out.name(&shown.path(&record.path.0)));
+            out.line(&line)
+        })?;
+        Ok(Outcome::Complete)
+    }
+}
+
+impl Prune {
+    fn run(self, context: &mut Context) -> anyhow::Result<Outcome> {
+        let target = context.dir_target(self.mountpoint.as_deref())?;
+        let mode = if self.dry_run { PruneMode::DryRun } else { PruneMode::Drop };
+        let keep = self.keep.into_iter().map(|Kept(field)| field).collect();
+        let request = Request::Snapshots { what: SnapshotOrder::Prune { keep, mode } };
+        let mut failed = false;
+        context.ask_and_look(&target, &request, |out, record: SnapshotPruneRecord| {
+            failed |= record.error.is_some();
+            if out.format == super::output::Format::Json {
+                return Ok(());
+            }
+            let (word, style) =
+                if record.drop { ("drop", Style::Bold) } else { ("keep", Style::Dim) };
+            let name = record.snapshot.name.escape_debug();
+            let mut line = format!("{}  {name}  {}", out.styled(word, style), record.reason);
+            if let Some(error) = &record.error {
+                line += &format!("  but it is still there: {}", error.escape_debug());
+            }
+            out.line(line.as_bytes())
+        })?;
+        Ok(if failed { Outcome::Partial } else { Outcome::Complete })
+    }
+}
+
+/// Prints the way back to a snapshot, and does none of it.
+fn plan(context: &mut Context, named: &Named) -> anyhow::Result<Outcome> {
+    let (target, found) = find(context, named)?;
+    let Target::Served { record, .. } = &target else {
+        return Err(Advised::new("nothing serves this mount", "mount it first").into());
+    };
+    let (mountpoint, backing) = (record.mountpoint.display(), record.backing.display());
+    let SnapshotRecord { name, dataset, .. } = &found;
+    let mut steps = vec![
+        "# What would be undone:".to_owned(),
+        format!("horace snapshot diff {name} --mountpoint {mountpoint}"),
+        "# One file or directory is brought back without any of this:".to_owned(),
+        format!("horace restore {mountpoint}/PATH --at {}", found.time),
+        "# Everything, and whatever came after the snapshot is lost:".to_owned(),
+        format!("horace umount {mountpoint}"),
+    ];
+    if found.backend == "zfs" {
+        steps.push("# Newer snapshots are in the way; -r destroys them:".into());
+        steps.push(format!("zfs rollback {dataset}@{name}"));
+    } else {
+        steps.push(format!("mv {backing} {backing}.old"));
+        let from = format!("{backing}.old/.horace/snapshots/{name}");
+        steps.push(format!("btrfs subvolume snapshot {from} {backing}"));
+    }
+    steps.push(format!("horace mount {backing} {mountpoint}"));
+    for step in steps {
+        context.out.line(step.as_bytes())?;
+    }
+    Ok(Outcome::Complete)
+}

@@ -1,0 +1,347 @@
+//! Snapshots of the backing filesystem: what is told of them, and what the mount does with them.
+//!
+//! Owns the records, and what the catalog knows of two snapshots without looking into them. Only root and the
+//! user who mounted may have anything done; and only they see what has changed between two, whatever the
+//! rights on the files are.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::request::{FromPathField, PathField, PruneMode};
+use super::{Query, QueryError};
+use crate::catalog::{ByWhom, CatalogError, NodeInfo, Reader, SnapshotRow, When};
+use crate::retention::Count;
+use crate::snapshots::{Class, Fate, Snapshot, SnapshotName};
+use crate::timespec::rfc3339;
+use crate::types::{ContentHash, FileId, Seq};
+
+/// What may be asked of snapshots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum SnapshotOrder {
+    /// To list them.
+    List,
+    /// To take one.
+    Create {
+        /// Of which class.
+        class: Class,
+    },
+    /// To destroy those that need not be kept.
+    Prune {
+        /// How many of a class stay, in place of what the configuration says.
+        keep: Vec<KeepField>,
+        /// Whether anything goes.
+        mode: PruneMode,
+    },
+    /// To have one stay until it is released.
+    Hold {
+        /// Which.
+        name: String,
+    },
+    /// To let one go again.
+    Release {
+        /// Which.
+        name: String,
+    },
+    /// What has changed from one to another, or to now.
+    Diff {
+        /// From which.
+        from: String,
+        /// To which; to now if left out.
+        to: Option<String>,
+    },
+}
+
+/// How many of a class stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepField {
+    /// Of which.
+    pub class: Class,
+    /// How many.
+    pub count: Count,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotRecord {
+    /// Its name.
+    pub name: String,
+    /// What it is of.
+    pub dataset: String,
+    /// `zfs` or `btrfs`.
+    pub backend: String,
+    /// Its class, if its name is of one.
+    pub class: Option<String>,
+    /// When it was taken.
+    pub time: String,
+    /// The last change that is in it; null if this catalog has not marked it.
+    pub seq: Option<Seq>,
+    /// What tells it from others of its name.
+    pub guid: String,
+    /// The transaction in which it was taken.
+    pub createtxg: u64,
+    /// What destroying it alone would free, in bytes, if that is known.
+    pub used: Option<u64>,
+    /// How many want it to stay.
+    pub holds: u64,
+    /// What was cloned from it.
+    pub clones: Vec<String>,
+    /// Whether somebody has said that a replication goes on from it.
+    pub base: bool,
+}
+
+impl SnapshotRecord {
+    /// What is told of a snapshot; `seq` if it is of this catalog.
+    pub fn new(backend: &str, dataset: &str, snapshot: &Snapshot, seq: Option<Seq>) -> Self {
+        let class = SnapshotName::parse(&snapshot.name).map(|name| name.class.to_string());
+        Self {
+            name: snapshot.name.clone(),
+            dataset: dataset.into(),
+            backend: backend.into(),
+            class,
+            time: rfc3339(snapshot.time_ns),
+            seq,
+            guid: snapshot.guid.clone(),
+            createtxg: snapshot.createtxg,
+            used: snapshot.used_bytes,
+            holds: snapshot.holds,
+            clones: snapshot.clones.clone(),
+            base: snapshot.is_base,
+        }
+    }
+
+    /// What the catalog remembers of one.
+    fn remembered(row: SnapshotRow) -> Self {
+        Self {
+            name: row.name,
+            dataset: row.dataset,
+            backend: row.backend,
+            class: row.class,
+            time: rfc3339(row.time_ns),
+            seq: Some(row.seq),
+            guid: row.guid,
+            createtxg: row.createtxg,
+            used: None,
+            holds: u64::from(row.is_held),
+            clones: Vec::new(),
+            base: false,
+        }
+    }
+}
+
+/// What becomes of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotPruneRecord {
+    /// Which.
+    #[serde(flatten)]
+    pub snapshot: SnapshotRecord,
+    /// Whether it goes, or would.
+    pub drop: bool,
+    /// Why.
+    pub reason: String,
+    /// Why it is there all the same.
+    pub error: Option<String>,
+}
+
+impl SnapshotPruneRecord {
+    /// What a policy says of a snapshot.
+    pub fn new(snapshot: SnapshotRecord, fate: &Fate) -> Self {
+        Self { snapshot, drop: !fate.is_keep(), reason: fate.reason(), error: None }
+    }
+}
+
+/// What has changed from one snapshot to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotDiffRecord {
+    /// How.
+    pub change: SnapshotChange,
+    /// Where it is in the later one, or was in the earlier.
+    #[serde(flatten)]
+    pub path: PathField,
+    /// Where it was, if it was moved.
+    #[serde(flatten)]
+    pub from: Option<FromPathField>,
+    /// Its size in the earlier one.
+    pub size_before: Option<u64>,
+    /// Its size in the later one.
+    pub size: Option<u64>,
+    /// Its digest in the later one.
+    pub sha256: Option<ContentHash>,
+}
+
+/// How something has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotChange {
+    /// It was not there.
+    Added,
+    /// It is not there any more.
+    Removed,
+    /// Its content or its attributes are others.
+    Modified,
+    /// It has another name, and may have been changed, too.
+    Renamed,
+}
+
+/// What the mount does with snapshots.
+pub trait SnapshotHost {
+    /// Every snapshot of what is served, in the order in which they were taken.
+    ///
+    /// # Errors
+    /// Why they cannot be told, in words for the user.
+    fn list(&self) -> Result<Vec<SnapshotRecord>, String>;
+
+    /// Takes one.
+    ///
+    /// # Errors
+    /// Why it could not be taken.
+    fn create(&self, class: Class) -> Result<SnapshotRecord, String>;
+
+    /// Decides about each, and destroys those that go if that is wanted.
+    ///
+    /// # Errors
+    /// Why nothing could be decided.
+    fn prune(
+        &self,
+        keep: &[KeepField],
+        mode: PruneMode,
+    ) -> Result<Vec<SnapshotPruneRecord>, String>;
+
+    /// Has one stay, or lets it go again.
+    ///
+    /// # Errors
+    /// Why that could not be done.
+    fn hold(&self, name: &str, hold: SnapshotHold) -> Result<SnapshotRecord, String>;
+
+    /// How the taking of them goes.
+    fn status(&self) -> SnapshotsStatus;
+}
+
+/// What becomes of our hold on a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotHold {
+    /// It stays until it is released.
+    Hold,
+    /// It may go.
+    Release,
+}
+
+/// How the taking of snapshots goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotsStatus {
+    /// `zfs`, `btrfs` or `none`.
+    pub backend: String,
+    /// What is snapshotted.
+    pub dataset: String,
+    /// Why there are none.
+    pub reason: Option<String>,
+    /// Whether they are taken without being asked.
+    pub enabled: bool,
+    /// Those classes that are taken.
+    pub classes: Vec<SnapshotClassStatus>,
+}
+
+/// How the taking of one class goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotClassStatus {
+    /// Which.
+    pub class: String,
+    /// When one is taken.
+    pub schedule: String,
+    /// How many stay.
+    pub keep: String,
+    /// When the newest was taken, or was not needed because nothing had changed.
+    pub last: Option<String>,
+    /// When the next is due.
+    pub next: Option<String>,
+    /// Since how many seconds one is due; 0 if none is.
+    pub overdue_s: u64,
+    /// How often it has failed since then.
+    pub failures: u32,
+    /// Why, the last time.
+    pub error: Option<String>,
+}
+
+impl Query<'_, '_> {
+    /// Every snapshot that the catalog knows to be there.
+    pub(super) fn remembered_snapshots(&mut self) -> Result<(), QueryError> {
+        for row in self.reader.snapshots()? {
+            self.answer.record(&SnapshotRecord::remembered(row))?;
+        }
+        Ok(())
+    }
+
+    /// What has changed from one snapshot to another, or to now.
+    pub(super) fn snapshot_diff(&mut self, from: &str, to: Option<&str>) -> Result<(), QueryError> {
+        let mut records = self.reader.in_one_state(|reader| {
+            let from = self.snapshot_seq(from)?;
+            let to = match to {
+                Some(name) => self.snapshot_seq(name)?,
+                None => reader.seq()?,
+            };
+            let touched = reader.touched(from.min(to), from.max(to), &ByWhom::default())?;
+            let mut records = Vec::new();
+            for file in touched.into_keys().filter(|file| *file != FileId::ROOT) {
+                let (before, after) = (state(reader, file, from)?, state(reader, file, to)?);
+                compare(&before, &after, &mut records);
+            }
+            Ok::<_, QueryError>(records)
+        })?;
+        records.sort_by(|a, b| a.path.0.cmp(&b.path.0).then(a.change.cmp(&b.change)));
+        for record in records {
+            self.answer.record(&record)?;
+        }
+        Ok(())
+    }
+
+    fn snapshot_seq(&self, name: &str) -> Result<Seq, QueryError> {
+        let found = self.reader.snapshot(name)?;
+        found.map(|row| row.seq).ok_or_else(|| QueryError::NoSnapshot { name: name.into() })
+    }
+}
+
+/// What a file was at some time: its names, and what it had.
+type State = Option<(Vec<Vec<u8>>, NodeInfo)>;
+
+fn state(reader: &Reader, file: FileId, at: Seq) -> Result<State, CatalogError> {
+    let names: Vec<_> = reader.names_at(file, at)?.into_iter().map(|name| name.path).collect();
+    let node = if names.is_empty() { None } else { reader.node(file, When::At(at))? };
+    Ok(node.map(|node| (names, node)))
+}
+
+/// Tells the names that are there no more, those that are new, and what has changed under those that stay.
+fn compare(before: &State, after: &State, records: &mut Vec<SnapshotDiffRecord>) {
+    let record = |change, path: &[u8]| SnapshotDiffRecord {
+        change,
+        path: PathField(path.into()),
+        from: None,
+        size_before: before.as_ref().map(|(_, node)| node.size),
+        size: after.as_ref().map(|(_, node)| node.size),
+        sha256: after.as_ref().and_then(|(_, node)| node.hash),
+    };
+    let names = |state: &State| state.as_ref().map(|(names, _)| names.clone()).unwrap_or_default();
+    let (was, is) = (names(before), names(after));
+    let mut gone: Vec<_> = was.iter().filter(|name| !is.contains(name)).collect();
+    for name in is.iter().filter(|name| !was.contains(name)) {
+        match gone.pop() {
+            Some(old) => records.push(SnapshotDiffRecord {
+                from: Some(FromPathField(old.clone())),
+                ..record(SnapshotChange::Renamed, name)
+            }),
+            None => records.push(record(SnapshotChange::Added, name)),
+        }
+    }
+    records.extend(gone.into_iter().map(|name| record(SnapshotChange::Removed, name)));
+    if let (Some((_, old)), Some((_, new))) = (before, after)
+        && is_other(old, new)
+    {
+        let stayed = is.iter().filter(|name| was.contains(name));
+        records.extend(stayed.map(|name| record(SnapshotChange::Modified, name)));
+    }
+}
+
+fn is_other(old: &NodeInfo, new: &NodeInfo) -> bool {
+    let facts =
+        |node: &NodeInfo| (node.hash, node.size, node.version, node.mode, node.uid, node.gid);
+    facts(old) != facts(new)
+}
