@@ -216,6 +216,9 @@ impl Fs {
     pub(super) fn settle_kept(&self) {
         const PAUSE: Duration = Duration::from_millis(5);
         const PATIENCE: Duration = Duration::from_millis(500);
+        if let Some(store) = self.keeping() {
+            store.discard_rest();
+        }
         let since = Instant::now();
         while self.keeper.is_at_work() && since.elapsed() < PATIENCE {
             std::thread::sleep(PAUSE);

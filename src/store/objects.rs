@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use sha2::{Digest, Sha256};
 
@@ -112,6 +113,8 @@ pub struct Store {
     staging: Staging,
     packs: Option<Arc<Packs>>,
     next: AtomicU64,
+    /// What need not be kept, and could not be removed yet. Locked alone.
+    unwanted: Mutex<Vec<IncomingId>>,
 }
 
 impl Store {
@@ -125,7 +128,8 @@ impl Store {
         let objects = open_dir(store.as_fd(), "objects")?;
         let staging = Staging::new(open_dir(store.as_fd(), "restoring")?);
         let next = AtomicU64::new(1);
-        let this = Self { dir: store, incoming, objects, staging, packs: None, next };
+        let unwanted = Mutex::default();
+        let this = Self { dir: store, incoming, objects, staging, packs: None, next, unwanted };
         let left = this.incoming().map_err(|source| StoreError { name: "incoming", source })?;
         let last = left.iter().map(|id| id.0).max().unwrap_or(0);
         this.next.store(last + 1, Ordering::Relaxed);
@@ -232,13 +236,24 @@ impl Store {
         Ok(id)
     }
 
-    /// Forgets what need not be kept.
+    /// Forgets what need not be kept. What cannot be removed is tried again with the next, and by
+    /// [`discard_rest`](Self::discard_rest).
     pub fn discard(&self, id: IncomingId) {
-        let name = incoming_name(id);
-        if let Err(error) = rustix::fs::unlinkat(&self.incoming, &*name, AtFlags::empty())
-            && error != Errno::NOENT
-        {
-            tracing::warn!(%error, id = id.0, "cannot remove what need not be kept");
+        self.unwanted.lock().push(id);
+        self.discard_rest();
+    }
+
+    /// Removes what could not be removed before.
+    pub fn discard_rest(&self) {
+        let mut unwanted = self.unwanted.lock();
+        while let Some(id) = unwanted.last().copied() {
+            match rustix::fs::unlinkat(&self.incoming, &*incoming_name(id), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => drop(unwanted.pop()),
+                Err(error) => {
+                    tracing::warn!(%error, id = id.0, "cannot remove what need not be kept");
+                    return;
+                }
+            }
         }
     }
 
@@ -501,6 +516,24 @@ mod tests {
         read.sync()?;
         store.take_in(id, read.taken.hash)?;
         Ok(Some(read.taken))
+    }
+
+    #[test]
+    fn what_could_not_be_removed_is_removed_later() {
+        let (dir, store) = store();
+        let at = |id| dir.path().join("store/incoming").join(incoming_name(id));
+        let (first, second) = (store.new_id(), store.new_id());
+        // A directory is not removed as a file is.
+        std::fs::create_dir(at(first)).unwrap();
+        std::fs::write(at(second), "x").unwrap();
+        store.discard(first);
+        assert!(at(first).exists());
+        std::fs::remove_dir(at(first)).unwrap();
+        std::fs::write(at(first), "y").unwrap();
+        store.discard_rest();
+        assert!(!at(first).exists());
+        store.discard(second);
+        assert!(!at(second).exists());
     }
 
     fn bytes(fd: OwnedFd) -> Vec<u8> {
