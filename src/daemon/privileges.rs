@@ -1,9 +1,9 @@
 //! What the daemon may do where it runs as root.
 //!
-//! Owns the list of its capabilities. Everything else goes before the first thread is started, and what
-//! it starts would have none. On ZFS there is one thread before that, which runs the `zfs` command and nothing
-//! else, and what that starts has the one right without which it could do nothing. As another user the daemon has no more than that user; there it must be
-//! able to start `fusermount3`, which has its rights from its file.
+//! Owns the list of its capabilities. Everything else goes before the first thread is started, and what it starts
+//! would have none. On ZFS there is one thread before that, which runs the `zfs` command and nothing else, and what
+//! that starts has the one right without which it could do nothing. As another user the daemon has no more than
+//! that user; there it must be able to start `fusermount3`, which has its rights from its file.
 
 use rustix::thread::CapabilitySet as Caps;
 

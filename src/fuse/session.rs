@@ -2,6 +2,11 @@
 //!
 //! Owns the mount point: the mount itself, its options, cleaning up a dead one. As root it mounts by
 //! itself, with the type `fuse.horace`; as another user by `fusermount3`.
+//!
+//! # Why a restart ends what is open
+//! The kernel's end of a connection can outlive the daemon whose end it was, if that hands `/dev/fuse` to the next.
+//! But fuser begins every session, also that of a descriptor that it is given, with the greeting that the kernel sends
+//! once in the life of a connection, and takes any other request for an error. So the next daemon mounts anew.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
