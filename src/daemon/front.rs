@@ -125,19 +125,18 @@ impl Daemon {
                 let at = address.map(|address| format!("{scheme}://{address}"));
                 let at = at.unwrap_or_else(|| listen.to_string());
                 let _ = served.set(Served { at, tls: self.tls.clone() });
-                for also in self.config.api_also.iter().filter_map(self::listen) {
-                    server.listen(&also, self.tls.clone())?;
-                }
-                Ok(server)
             }
             // Another mount has the usual address: who wants two says where.
             Err(error) if self.config.api == Api::Usual => {
                 let error = with_causes(&error);
                 tracing::warn!(error, "no HTTP API: `api=ADDRESS:PORT` says where to serve it");
-                Ok(server)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => return Err(error.into()),
         }
+        for also in self.config.api_also.iter().filter_map(self::listen) {
+            server.listen(&also, self.tls.clone())?;
+        }
+        Ok(server)
     }
 }
 

@@ -245,6 +245,11 @@ impl Mounted {
         self.options = format!("api=off,{options}");
     }
 
+    /// Mounts with these words for `-o` and no others from now on.
+    pub(crate) fn set_all_options(&mut self, options: &str) {
+        self.options = options.into();
+    }
+
     /// Runs the program, which may do only a part, and returns its standard output.
     pub(crate) fn ok_or_partial<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> String {
         let output = self.run(args);

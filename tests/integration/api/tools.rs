@@ -7,7 +7,7 @@ use std::process::Command;
 use super::Served;
 use super::mcp::python;
 use crate::callers::USER;
-use crate::mounted::can_mount;
+use crate::mounted::{Mounted, can_mount};
 use crate::tools::told;
 
 /// A port that was free a moment ago.
@@ -40,6 +40,26 @@ fn every_tool_works_in_both_forms_and_nobody_gets_more_by_them() {
     let page = served.ask("/", &[]);
     assert!(String::from_utf8_lossy(&page.body).contains("<html"), "{page:?}");
     assert_eq!(served.ask("/ws", &[]).status, 400);
+}
+
+#[test]
+fn who_finds_the_usual_address_taken_goes_on_without() {
+    if !can_mount() {
+        return;
+    }
+    // By us, or by somebody else.
+    let _taken = TcpListener::bind("127.0.0.1:8000");
+    let mut mounted = Mounted::unmounted("");
+    let port = free_port();
+    mounted.set_all_options(&format!("api_also=127.0.0.1:{port}"));
+    mounted.start();
+    fs::write(mounted.at("f"), "served all the same").unwrap();
+    assert!(mounted.status()["api"].is_null(), "{}", mounted.status());
+    assert!(mounted.log().contains("no HTTP API: `api=ADDRESS:PORT` says where"));
+    // What else was asked for is there.
+    let url = format!("http://127.0.0.1:{port}/health");
+    let health = Command::new("curl").args(["-sS", "--max-time", "60", &url]).output().unwrap();
+    assert!(told(&health).contains("\"status\":\"ok\""), "{}", told(&health));
 }
 
 #[test]
