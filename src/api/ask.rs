@@ -25,7 +25,7 @@ use crate::query::request::{End, Request};
 use crate::query::{Listener, QueryError, Service, Sink};
 use crate::types::Kind;
 
-/// Queries that run at once; each has two of the connections that the catalog keeps open.
+/// Queries that run at once, with half of the connections that the catalog keeps open: others look things up, too.
 const RUNNING: usize = KEPT_READERS / 2;
 /// Requests of one source in a second, on average and at once.
 const RATE: NonZeroU32 = NonZeroU32::new(4000).expect("not zero");

@@ -23,6 +23,7 @@ use crate::clock::now_ns;
 use crate::keys::{Key, Scope};
 use crate::sys::creds::Actor;
 use crate::sys::users;
+use crate::types::path::is_below;
 
 /// Somebody who asks.
 #[derive(Debug, Clone)]
@@ -31,7 +32,7 @@ pub(super) struct Caller {
     pub(super) actor: Actor,
     /// What for.
     scope: Scope,
-    /// Paths at and below which they may ask; everywhere if there are none.
+    /// Paths at and below which they may ask, none of them empty; everywhere if there are none.
     below: Vec<Vec<u8>>,
     /// What they are called in the log.
     name: String,
@@ -64,7 +65,7 @@ impl Caller {
 
     /// Refuses those whose key is not good for a path.
     pub(super) fn need_path(&self, path: &[u8]) -> Result<(), Problem> {
-        if self.below.is_empty() || self.below.iter().any(|top| is_at_or_below(path, top)) {
+        if self.below.is_empty() || self.below.iter().any(|top| is_below(path, top)) {
             return Ok(());
         }
         let tops: Vec<_> = self.below.iter().map(|top| String::from_utf8_lossy(top)).collect();
@@ -92,10 +93,6 @@ impl Caller {
         let path = String::from_utf8_lossy(path);
         tracing::info!(target: "horace::audit", by = self.name, uid = self.actor.identity.uid, what, %path);
     }
-}
-
-fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
-    path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
 impl FromRequestParts<Arc<Api>> for Caller {
