@@ -90,7 +90,6 @@ const TICK_NS: i64 = 20_000_000;
 const TMPFS: i64 = 0x0102_1994;
 const RAMFS: i64 = 0x8584_58f6;
 const FUSE: i64 = 0x6573_5546;
-const ZFS: i64 = 0x2fc1_2fc1;
 
 /// What the kernel gets to know of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

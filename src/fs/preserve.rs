@@ -248,7 +248,7 @@ impl Fs {
         if self.is_excluded(node.key, size, || self.path_of(node)) {
             return Some(How::Lost(Loss::Excluded));
         }
-        if self.magic == super::ZFS {
+        if self.magic == crate::sys::zfs::MAGIC {
             // A clone of what is not on the disk yet has been known to be wrong.
             let _ = rustix::fs::fsync(&file);
         }

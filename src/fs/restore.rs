@@ -22,13 +22,13 @@ use super::node::Node;
 use super::pending::Pending;
 use super::remove::Victim;
 use super::seal::Sealed;
-use super::{Entry, Fs, NodeId, ZFS};
+use super::{Entry, Fs, NodeId};
 use crate::catalog::event::{Op, Place};
 use crate::config::OWN_DIR;
 use crate::content::Wanted;
 use crate::store::staging::Staged;
 use crate::sys::creds::{Actor, AsUser};
-use crate::sys::{Errno, stat};
+use crate::sys::{Errno, stat, zfs};
 use crate::types::path;
 use crate::types::{ContentHash, Facts, Inode, Kind, Origin};
 
@@ -97,7 +97,7 @@ impl Fs {
         wanted: &Wanted<'_>,
     ) -> Result<Option<ContentHash>, RestoreError> {
         let shared = wanted.content.file().filter(|_| wanted.size_bytes > 0).and_then(|file| {
-            if self.magic == ZFS {
+            if self.magic == zfs::MAGIC {
                 // A clone of what is not on the disk yet has been known to be wrong.
                 let _ = rustix::fs::fdatasync(file);
             }

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::buffer::spare_capacity;
 
-use crate::sys::Errno;
+use crate::sys::{Errno, btrfs, zfs};
 
 /// Types of filesystems, as `statfs(2)` has them.
 const KINDS: [(i64, &str); 11] = [
-    (0x2fc1_2fc1, "zfs"),
-    (0x9123_683e, "btrfs"),
+    (zfs::MAGIC, "zfs"),
+    (btrfs::MAGIC, "btrfs"),
     (0x5846_5342, "xfs"),
     (0xef53, "ext4"),
     (0x0102_1994, "tmpfs"),

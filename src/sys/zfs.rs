@@ -1,10 +1,13 @@
-//! Where ZFS shows the snapshots of a dataset.
+//! ZFS, and where it shows the snapshots of a dataset.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
 use super::{Errno, stat};
+
+/// What `statfs(2)` calls the filesystem.
+pub const MAGIC: i64 = 0x2fc1_2fc1;
 
 /// Directories above the given one that are looked into.
 const LEVELS: usize = 64;

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-use super::super::{Fs, ZFS};
-use crate::sys::zfs::snapshot_dir;
+use super::super::Fs;
+use crate::sys::zfs::{self, snapshot_dir};
 use crate::sys::{Errno, stat};
 
 /// Snapshots that are looked into, the last ones by their names.
@@ -17,7 +17,7 @@ const SNAPSHOTS: usize = 64;
 impl Fs {
     /// Files of a size at paths from the root, in snapshots: each by its path from the root of the dataset.
     pub(super) fn in_snapshots(&self, paths: &[Vec<u8>], size: u64) -> Vec<(Vec<u8>, OwnedFd)> {
-        if self.magic != ZFS {
+        if self.magic != zfs::MAGIC {
             return Vec::new();
         }
         self.look_into_snapshots(paths, size).unwrap_or_else(|error| {
