@@ -16,7 +16,7 @@ use super::CatalogError;
 use super::apply::Apply;
 use super::read::Reader;
 use super::rows::get_u64;
-use crate::types::{FileId, Seq};
+use crate::types::Seq;
 
 /// A snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,34 +133,5 @@ impl Reader {
         let mut query = self.db.prepare_cached(&sql)?;
         let mut rows = query.query_map([name], SnapshotRow::from_row)?;
         Ok(rows.next().transpose()?)
-    }
-
-    /// The snapshots that are there and have a version of a file: the file had a name in them, and this was its
-    /// newest version.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read.
-    pub fn snapshots_with(
-        &self,
-        file: FileId,
-        number: u32,
-    ) -> Result<Vec<SnapshotRow>, CatalogError> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM snapshot s WHERE gone_ns IS NULL
-             AND seq >= (SELECT seq FROM version WHERE file = ?1 AND number = ?2)
-             AND NOT EXISTS (SELECT 1 FROM version v
-                             WHERE v.file = ?1 AND v.number > ?2 AND v.seq <= s.seq)
-             ORDER BY seq, createtxg, name"
-        );
-        let mut query = self.db.prepare_cached(&sql)?;
-        let of = params![file.0.cast_signed(), number];
-        let found = query.query_map(of, SnapshotRow::from_row)?.collect::<Result<Vec<_>, _>>()?;
-        let mut with = Vec::new();
-        for row in found {
-            if !self.names_at(file, row.seq)?.is_empty() {
-                with.push(row);
-            }
-        }
-        Ok(with)
     }
 }
