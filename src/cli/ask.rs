@@ -100,6 +100,23 @@ pub(super) fn ask(
     }
 }
 
+/// Asks, and collects the records.
+pub(super) fn collect<R: DeserializeOwned>(
+    target: &Target,
+    request: &Request,
+) -> anyhow::Result<Vec<R>> {
+    struct Records<R>(Vec<R>);
+    impl<R: DeserializeOwned> Sink for Records<R> {
+        fn line(&mut self, line: &[u8]) -> io::Result<()> {
+            self.0.push(serde_json::from_slice(line)?);
+            Ok(())
+        }
+    }
+    let mut records = Records(Vec::new());
+    ask(target, request, &mut records)?;
+    Ok(records.0)
+}
+
 /// How paths of a catalog are shown.
 pub(super) struct Shown {
     root: PathBuf,

@@ -5,12 +5,13 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
+
 use crate::query::request::Request;
 use crate::query::snapshots::SnapshotsStatus;
 use crate::query::status::StatusRecord;
 use crate::timespec::Span;
 
-use super::snapshot::Lines;
 use super::{Context, Outcome};
 
 /// Tell monitoring how something is, by a line and an exit code
@@ -82,10 +83,8 @@ impl Check {
 impl Snapshots {
     fn status(&self, context: &Context) -> anyhow::Result<SnapshotsStatus> {
         let target = context.dir_target(self.mountpoint.as_deref())?;
-        let mut lines = Lines::default();
-        super::ask::ask(&target, &Request::Status, &mut lines)?;
-        let line = lines.0.first().ok_or_else(|| anyhow::anyhow!("there is no status"))?;
-        let status: StatusRecord = serde_json::from_slice(line)?;
+        let status: Vec<StatusRecord> = super::ask::collect(&target, &Request::Status)?;
+        let status = status.into_iter().next().context("there is no status")?;
         let mount = status.mount.ok_or_else(|| anyhow::anyhow!("no daemon serves this mount"))?;
         Ok(mount.snapshots)
     }

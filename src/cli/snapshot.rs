@@ -1,9 +1,11 @@
 //! `horace snapshot`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::config::OWN_DIR;
 use crate::control::lookup::Target;
+use crate::migrate::advice::quoted;
 use crate::query::request::{PruneMode, Request};
 use crate::query::snapshots::{
     KeepField, SnapshotChange, SnapshotDiffRecord, SnapshotOrder, SnapshotPruneRecord,
@@ -196,10 +198,7 @@ fn show(out: &mut Output, record: &SnapshotRecord) -> anyhow::Result<()> {
 fn find(context: &mut Context, named: &Named) -> anyhow::Result<(Target, SnapshotRecord)> {
     let target = context.dir_target(named.mountpoint.as_deref())?;
     let request = Request::Snapshots { what: SnapshotOrder::List };
-    let mut lines = Lines::default();
-    super::ask::ask(&target, &request, &mut lines)?;
-    let records = lines.0.iter().map(|line| serde_json::from_slice(line));
-    let records: Vec<SnapshotRecord> = records.collect::<Result<_, _>>()?;
+    let records: Vec<SnapshotRecord> = super::ask::collect(&target, &request)?;
     let found = records.into_iter().find(|record| record.name == named.name);
     let found = found.ok_or_else(|| {
         Advised::new(
@@ -208,17 +207,6 @@ fn find(context: &mut Context, named: &Named) -> anyhow::Result<(Target, Snapsho
         )
     })?;
     Ok((target, found))
-}
-
-/// Keeps the records of an answer.
-#[derive(Default)]
-pub(super) struct Lines(pub(super) Vec<Vec<u8>>);
-
-impl crate::query::Sink for Lines {
-    fn line(&mut self, line: &[u8]) -> std::io::Result<()> {
-        self.0.push(line.to_vec());
-        Ok(())
-    }
 }
 
 impl Diff {
@@ -277,25 +265,28 @@ fn plan(context: &mut Context, named: &Named) -> anyhow::Result<Outcome> {
     let Target::Served { record, .. } = &target else {
         return Err(Advised::new("nothing serves this mount", "mount it first").into());
     };
-    let (mountpoint, backing) = (record.mountpoint.display(), record.backing.display());
+    let (mountpoint, backing) = (&record.mountpoint, &record.backing);
     let SnapshotRecord { name, dataset, .. } = &found;
+    let shown = |path: &Path| quoted(path.as_os_str());
     let mut steps = vec![
         "# What would be undone:".to_owned(),
-        format!("horace snapshot diff {name} --mountpoint {mountpoint}"),
+        format!("horace snapshot diff {name} --mountpoint {}", shown(mountpoint)),
         "# One file or directory is brought back without any of this:".to_owned(),
-        format!("horace restore {mountpoint}/PATH --at {}", found.time),
+        format!("horace restore {} --at {}", shown(&mountpoint.join("PATH")), found.time),
         "# Everything, and whatever came after the snapshot is lost:".to_owned(),
-        format!("horace umount {mountpoint}"),
+        format!("horace umount {}", shown(mountpoint)),
     ];
     if found.backend == "zfs" {
         steps.push("# Newer snapshots are in the way; -r destroys them:".into());
-        steps.push(format!("zfs rollback {dataset}@{name}"));
+        steps.push(format!("zfs rollback {}", quoted(format!("{dataset}@{name}").as_ref())));
     } else {
-        steps.push(format!("mv {backing} {backing}.old"));
-        let from = format!("{backing}.old/.horace/snapshots/{name}");
-        steps.push(format!("btrfs subvolume snapshot {from} {backing}"));
+        let mut old = backing.clone().into_os_string();
+        old.push(".old");
+        let from = Path::new(&old).join(OWN_DIR).join("snapshots").join(name);
+        steps.push(format!("mv {} {}", shown(backing), quoted(&old)));
+        steps.push(format!("btrfs subvolume snapshot {} {}", shown(&from), shown(backing)));
     }
-    steps.push(format!("horace mount {backing} {mountpoint}"));
+    steps.push(format!("horace mount {} {}", shown(backing), shown(mountpoint)));
     for step in steps {
         context.out.line(step.as_bytes())?;
     }

@@ -1,6 +1,5 @@
 //! `horace webhook`.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -8,13 +7,12 @@ use serde::Serialize;
 use crate::catalog::ChangeOp;
 use crate::clock::now_ns;
 use crate::control::lookup::Target;
-use crate::query::Sink;
 use crate::query::request::Request;
 use crate::query::status::StatusRecord;
 use crate::types::Seq;
 use crate::webhooks::{NewWebhook, WebhookRecord, WebhookState, Webhooks};
 
-use super::ask::ask;
+use super::ask::collect;
 use super::key::state_dir;
 use super::output::Format;
 use super::{Context, Outcome};
@@ -145,16 +143,8 @@ fn webhooks(context: &Context, mountpoint: Option<&Path>) -> anyhow::Result<(Web
 
 /// The last change of a mount.
 fn end_of_log(target: &Target) -> anyhow::Result<Seq> {
-    struct Status(Option<StatusRecord>);
-    impl Sink for Status {
-        fn line(&mut self, line: &[u8]) -> io::Result<()> {
-            self.0 = Some(serde_json::from_slice(line)?);
-            Ok(())
-        }
-    }
-    let mut status = Status(None);
-    ask(target, &Request::Status, &mut status)?;
-    Ok(status.0.map(|status| status.seq).unwrap_or_default())
+    let status: Vec<StatusRecord> = collect(target, &Request::Status)?;
+    Ok(status.last().map(|status| status.seq).unwrap_or_default())
 }
 
 fn op(text: &str) -> Result<ChangeOp, String> {
