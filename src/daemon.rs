@@ -366,15 +366,9 @@ fn open_backing(path: &Path) -> anyhow::Result<OwnedFd> {
 
 /// Whether a directory is shown by Horace, going by the table of mounts.
 fn is_horace_mount(dir: &OwnedFd) -> bool {
-    let Ok(stat) = rustix::fs::fstat(dir) else { return false };
-    let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
-    let device = format!("{major}:{minor}");
-    // ID, parent, device, root, mount point, ..., `-`, type.
-    std::fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| {
-        mounts
-            .lines()
-            .any(|line| line.split(' ').nth(2) == Some(&device) && line.contains(" - fuse.horace "))
-    })
+    let mount =
+        sys::stat::fstat(dir).ok().and_then(|stat| sys::mounts::find(stat.fs.mount).ok()?);
+    mount.is_some_and(|mount| mount.fstype == "fuse.horace")
 }
 
 /// Opens the state directory, made for its owner alone if it is missing.

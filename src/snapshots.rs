@@ -17,7 +17,6 @@
 
 mod backend;
 mod btrfs;
-mod mounts;
 mod name;
 mod none;
 mod policy;

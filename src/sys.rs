@@ -12,6 +12,7 @@ pub mod fanotify;
 pub mod fuse_dev;
 pub mod handle;
 pub mod lease;
+pub mod mounts;
 pub mod privileges;
 pub mod process;
 pub mod sqlite;

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use super::backend::{Backend, BackendKind};
 use super::btrfs::Btrfs;
-use super::mounts::{self, Mount};
 use super::none::None as NoBackend;
 use super::programs::{Programs, Run};
 use super::zfs::Zfs;
+use crate::sys::mounts::{self, Mount};
 use crate::sys::{Errno, btrfs, stat};
 
 /// The backing directory has not the snapshots that were required.

@@ -16,8 +16,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::ProgramError;
 use super::backend::{Backend, BackendError, BackendKind, Mark, Snapshot, check_name};
-use super::mounts::Mount;
 use super::programs::Run;
+use crate::sys::mounts::Mount;
 use crate::sys::zfs::snapshot_dir;
 use properties::{CATALOG, Row, SEQ, rows, snapshots};
 

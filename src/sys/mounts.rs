@@ -8,21 +8,21 @@ use std::path::PathBuf;
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mount {
+pub struct Mount {
     /// Which.
-    pub(super) id: u64,
+    pub id: u64,
     /// What of its filesystem is mounted there.
-    pub(super) root: PathBuf,
+    pub root: PathBuf,
     /// Where.
-    pub(super) mountpoint: PathBuf,
+    pub mountpoint: PathBuf,
     /// The type of its filesystem.
-    pub(super) fstype: String,
+    pub fstype: String,
     /// What it is mounted from: the dataset, on ZFS.
-    pub(super) source: String,
+    pub source: String,
 }
 
 /// Reads one line of the table.
-pub(super) fn parse(line: &[u8]) -> Option<Mount> {
+fn parse(line: &[u8]) -> Option<Mount> {
     // ID, parent, device, root, mount point, options, any number of tags, `-`, type, source, options.
     let mut fields = line.split(|byte| *byte == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
@@ -35,8 +35,11 @@ pub(super) fn parse(line: &[u8]) -> Option<Mount> {
     Some(Mount { id, root, mountpoint, fstype, source })
 }
 
-/// The mount of an id.
-pub(super) fn find(id: u64) -> std::io::Result<Option<Mount>> {
+/// The mount of an id; `None` if this process sees none.
+///
+/// # Errors
+/// If the table cannot be read.
+pub fn find(id: u64) -> std::io::Result<Option<Mount>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     Ok(table.split(|byte| *byte == b'\n').filter_map(parse).find(|mount| mount.id == id))
 }
