@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use self::snapshots::{Scheduler, Snapshotter, start_programs, tell_of_snapshots};
+use self::snapshots::{Snapshotter, start_programs, start_scheduler, tell_of_snapshots};
 use crate::api::Tls;
 use crate::catalog::{Catalog, CatalogError, ChunkDb, chunks};
 use crate::config::{Disk, Keep, MountConfig, OWN_DIR, Repeat, Watch};
@@ -224,7 +224,7 @@ impl Daemon {
             }
         };
         let periodic = self.start_periodic(&reconciler)?;
-        let scheduler = Scheduler::start(&self.snapshots)?;
+        let scheduler = start_scheduler(&self.snapshots)?;
         ready();
         tracing::info!(
             backing = %self.config.backing.display(),
@@ -240,8 +240,7 @@ impl Daemon {
         self.fs.stop_settling();
         // Nobody may ask what is being taken down.
         front.stop();
-        periodic.into_iter().for_each(Periodic::stop);
-        scheduler.into_iter().for_each(Scheduler::stop);
+        periodic.into_iter().chain(scheduler).for_each(Periodic::stop);
         reconciler.stop();
         handle.close();
         let _ = watcher.join();

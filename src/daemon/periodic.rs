@@ -29,17 +29,27 @@ pub(super) trait Task: Send + 'static {
 /// A thread; it ends when told to.
 #[derive(Debug)]
 pub(super) struct Periodic {
-    stop: Arc<(Mutex<bool>, Condvar)>,
+    stop: Arc<Stop>,
     thread: JoinHandle<()>,
 }
 
+/// Whether a thread is to end, and what it hears then while it waits.
+pub(super) type Stop = (Mutex<bool>, Condvar);
+
 impl Periodic {
+    /// Starts a thread that does a task so often.
     pub(super) fn start(name: &str, every: Span, task: impl Task) -> std::io::Result<Self> {
+        Self::spawn(name, move |stop| run(&task, every, stop))
+    }
+
+    /// Starts a thread that knows itself when there is something to do.
+    pub(super) fn spawn(
+        name: &str,
+        run: impl FnOnce(&Stop) + Send + 'static,
+    ) -> std::io::Result<Self> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let shared = Arc::clone(&stop);
-        let thread = std::thread::Builder::new()
-            .name(name.into())
-            .spawn(move || run(&task, every, &shared))?;
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || run(&shared))?;
         Ok(Self { stop, thread })
     }
 
@@ -54,7 +64,7 @@ impl Periodic {
     }
 }
 
-fn run(task: &impl Task, every: Span, (stopped, signal): &(Mutex<bool>, Condvar)) {
+fn run(task: &impl Task, every: Span, (stopped, signal): &Stop) {
     let started_ns = now_ns();
     let mut tried_ns = None;
     let mut stopped = stopped.lock();

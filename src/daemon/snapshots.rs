@@ -36,7 +36,7 @@ use crate::snapshots::{
 };
 use crate::types::Seq;
 use scheduler::Progress;
-pub(super) use scheduler::Scheduler;
+pub(super) use scheduler::start as start_scheduler;
 
 /// How long a program before or after a snapshot may take.
 const HOOK: Duration = Duration::from_secs(60);
@@ -215,7 +215,7 @@ impl Snapshotter {
         let records = list.iter().zip(&fates);
         let mut records: Vec<_> =
             records.map(|(s, fate)| SnapshotPruneRecord::new(self.record(s), fate)).collect();
-        if mode == PruneMode::DryRun {
+        if mode == PruneMode::DryRun || fates.iter().all(Fate::is_keep) {
             return Ok(records);
         }
         // As it is now: a name may have become another's since.

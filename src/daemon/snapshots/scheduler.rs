@@ -8,12 +8,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 
+use super::super::periodic::{Periodic, Stop};
 use super::{SnapshotError, Snapshotter};
 use crate::causes::with_causes;
 use crate::clock::now_ns;
@@ -44,38 +44,16 @@ struct ClassProgress {
     error: Option<String>,
 }
 
-/// The thread; it ends when told to.
-#[derive(Debug)]
-pub(in crate::daemon) struct Scheduler {
-    stop: Arc<(Mutex<bool>, Condvar)>,
-    thread: JoinHandle<()>,
+/// Starts the thread where there are snapshots to take.
+pub(in crate::daemon) fn start(snapshots: &Arc<Snapshotter>) -> std::io::Result<Option<Periodic>> {
+    if !snapshots.is_possible() {
+        return Ok(None);
+    }
+    let snapshots = Arc::clone(snapshots);
+    Periodic::spawn("snapshots", move |stop| run(&snapshots, stop)).map(Some)
 }
 
-impl Scheduler {
-    /// Starts it where there are snapshots to take.
-    pub(in crate::daemon) fn start(snapshots: &Arc<Snapshotter>) -> std::io::Result<Option<Self>> {
-        if !snapshots.is_possible() {
-            return Ok(None);
-        }
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let (snapshots, shared) = (Arc::clone(snapshots), Arc::clone(&stop));
-        let thread = std::thread::Builder::new()
-            .name("snapshots".into())
-            .spawn(move || run(&snapshots, &shared))?;
-        Ok(Some(Self { stop, thread }))
-    }
-
-    /// Ends the thread, once what it does is over.
-    pub(in crate::daemon) fn stop(self) {
-        *self.stop.0.lock() = true;
-        self.stop.1.notify_all();
-        if self.thread.join().is_err() {
-            tracing::error!("the thread that takes snapshots panicked");
-        }
-    }
-}
-
-fn run(snapshots: &Snapshotter, (stopped, signal): &(Mutex<bool>, Condvar)) {
+fn run(snapshots: &Snapshotter, (stopped, signal): &Stop) {
     // Also those that a crash has left without a row.
     let known = snapshots.look().unwrap_or_else(|error| {
         tracing::warn!(error = with_causes(&error), "cannot tell which snapshots there are");
