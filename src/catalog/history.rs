@@ -1,8 +1,4 @@
-//! Queries of what happened: the versions of a path, and the log of changes.
-//!
-//! Owns lineage, the rule by which a path's history spans all the files that had the path.
-
-use std::collections::HashSet;
+//! Queries of what happened: the versions of a file, and the log of changes.
 
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -12,6 +8,7 @@ use super::preserve::{OBJECT, PREFIX, SOURCE_COLUMNS, Source};
 use super::read::Reader;
 use super::rows::{ChangeOp, get_hash, get_u64};
 use super::{CatalogError, When};
+use crate::types::path::join;
 use crate::types::{ContentHash, FileId, Kind, Loss, Name, Origin, Seq, Writer};
 
 /// Where the content of a version can be had.
@@ -118,47 +115,6 @@ pub struct ChangeInfo {
 }
 
 impl Reader {
-    /// Every version that a name in a directory has shown, oldest first: each occupant's versions
-    /// while it was there and the one it arrived with, and the first occupant's older history. With
-    /// each comes the number by which users know it: its position in this order, from 1.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read.
-    pub fn lineage(
-        &self,
-        parent: FileId,
-        name: &[u8],
-    ) -> Result<Vec<(u64, VersionInfo)>, CatalogError> {
-        let sql = "SELECT child, from_seq, to_seq FROM entry_past WHERE parent = ?1 AND name = ?2
-                   UNION ALL
-                   SELECT child, from_seq, NULL FROM entry WHERE parent = ?1 AND name = ?2
-                   ORDER BY from_seq";
-        let stays: Vec<(FileId, u64, Option<u64>)> = self
-            .db
-            .prepare_cached(sql)?
-            .query_map(params![parent.0.cast_signed(), name], |row| {
-                let to: Option<i64> = row.get(2)?;
-                Ok((FileId(get_u64(row, 0)?), get_u64(row, 1)?, to.map(i64::cast_unsigned)))
-            })?
-            .collect::<Result<_, _>>()?;
-        let mut seen = HashSet::new();
-        let mut shown = Vec::new();
-        for (index, (file, from, to)) in stays.into_iter().enumerate() {
-            let versions = self.versions(file)?;
-            let arrived_with = versions.iter().rposition(|v| v.seq.0 < from);
-            let first = if index == 0 { 0 } else { arrived_with.unwrap_or(0) };
-            // What a session still wrote after the name was deleted was the end of this path too.
-            let ended_here = to.is_some() && self.ended_seq(file)? == to;
-            for version in versions.into_iter().skip(first) {
-                let there = to.is_none_or(|to| version.seq.0 < to) || ended_here;
-                if there && seen.insert((file, version.number)) {
-                    shown.push(version);
-                }
-            }
-        }
-        Ok((1..).zip(shown).collect())
-    }
-
     pub(super) fn ended_seq(&self, file: FileId) -> Result<Option<u64>, CatalogError> {
         let sql = "SELECT ended_seq FROM file WHERE id = ?1";
         let seq: Option<Option<i64>> = self
@@ -329,7 +285,7 @@ impl Reader {
         let Some((parent, name)) = found else {
             return Ok(None);
         };
-        Ok(self.path_of(parent, at)?.map(|path| join(path, &name)))
+        Ok(self.path_of(parent, at)?.map(|path| join(&path, &name)))
     }
 
     /// Names at which a file ended and that are free now, in the order of their directories' numbers and
@@ -375,7 +331,7 @@ impl Reader {
                 {
                     let key = NameKey { parent: dir, name: name.clone().into() };
                     let from = Seq(from.cast_unsigned());
-                    visit(&Gone { path: join(path, &name), key, from, ended: Seq(to), file })?;
+                    visit(&Gone { path: join(&path, &name), key, from, ended: Seq(to), file })?;
                 }
                 after = (parent, name, from);
             }
@@ -483,14 +439,6 @@ impl Reader {
         let sql = "SELECT time_ns FROM change WHERE seq = ?1";
         Ok(self.db.prepare_cached(sql)?.query_row([seq.0.cast_signed()], |row| row.get(0))?)
     }
-}
-
-pub(super) fn join(mut path: Vec<u8>, name: &[u8]) -> Vec<u8> {
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
-    path
 }
 
 pub(super) fn writer_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Writer>> {

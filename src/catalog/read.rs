@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::rows::{get_hash, get_u64};
 use super::{CatalogError, IMPORTED, INCARNATION, Past, STOPPED, schema};
 use crate::types::path::components;
-use crate::types::{ContentHash, FileId, InodeKey, Kind, Name, Seq, Stamp};
+use crate::types::{ContentHash, FileId, InodeKey, Kind, Seq, Stamp};
 
 /// Which state of the tree is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,19 +44,6 @@ pub struct NodeInfo {
     pub hash: Option<ContentHash>,
     /// Number of its newest version; 0 if it has none.
     pub version: u32,
-}
-
-/// Where a path leads, or led when it last led anywhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Located {
-    /// The directory that has or had the last name; the root for the root itself.
-    pub parent: FileId,
-    /// The last name; empty for the root.
-    pub name: Name,
-    /// What has or had the name.
-    pub file: FileId,
-    /// Whether it has the name now.
-    pub live: bool,
 }
 
 /// One live entry with what a walk compares.
@@ -290,41 +277,6 @@ impl Reader {
             return Ok(Some(Seq(low)));
         }
         Ok(None)
-    }
-
-    /// Where a path from the root leads, or led last: a name that has gone is followed to what had
-    /// it last, also through directories that have gone.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read.
-    pub fn locate(&self, path: &[u8]) -> Result<Option<Located>, CatalogError> {
-        let mut at =
-            Located { parent: FileId::ROOT, name: Name::default(), file: FileId::ROOT, live: true };
-        for name in components(path) {
-            let Some((file, here)) = self.last_child(at.file, name)? else {
-                return Ok(None);
-            };
-            at = Located { parent: at.file, name: name.into(), file, live: at.live && here };
-        }
-        Ok(Some(at))
-    }
-
-    pub(super) fn last_child(
-        &self,
-        dir: FileId,
-        name: &[u8],
-    ) -> Result<Option<(FileId, bool)>, CatalogError> {
-        if let Some(live) = self.child(dir, name, When::Now)? {
-            return Ok(Some((live, true)));
-        }
-        let sql = "SELECT child FROM entry_past WHERE parent = ?1 AND name = ?2
-                   ORDER BY from_seq DESC LIMIT 1";
-        let past = self
-            .db
-            .prepare_cached(sql)?
-            .query_row(params![dir.0.cast_signed(), name], |row| get_u64(row, 0))
-            .optional()?;
-        Ok(past.map(|id| (FileId(id), false)))
     }
 
     /// What has a name in a directory at some time.

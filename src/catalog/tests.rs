@@ -1,5 +1,6 @@
 //! The rules of the temporal tree, tried with events as the filesystem sends them.
 
+mod lineage;
 mod names;
 mod restored;
 mod retained;
@@ -152,10 +153,8 @@ impl World {
 
     /// The digests that a path has shown, oldest first, by their first byte; 0 for unknown.
     fn log(&self, path: &str) -> Vec<u8> {
-        let versions = self.catalog.read::<_, CatalogError>(|reader| {
-            let located = reader.locate(path.as_bytes())?.expect("the path was there once");
-            reader.lineage(located.parent, &located.name)
-        });
+        let versions =
+            self.catalog.read::<_, CatalogError>(|reader| reader.lineage(path.as_bytes()));
         let digest = |v: &VersionInfo| v.hash.map_or(0, |hash| hash.as_bytes()[0]);
         versions.unwrap().iter().map(|(_, version)| digest(version)).collect()
     }

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use rusqlite::params;
 
 use super::CatalogError;
-use super::history::join;
 use super::read::{NodeInfo, Reader};
 use super::rows::get_u64;
+use crate::types::path::join;
 use crate::types::{FileId, Name, Seq};
 
 /// Whose changes are meant. What is not given is anybody.
@@ -113,7 +113,7 @@ impl Reader {
         let mut named = Vec::new();
         for (dir, name) in names {
             if let Some(above) = self.path_of(dir, at)? {
-                let path = join(above, &name);
+                let path = join(&above, &name);
                 named.push(Named { dir, name: name.into(), path });
             }
         }

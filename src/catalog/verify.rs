@@ -158,8 +158,7 @@ impl Reader {
         // Where it is now, where it was then, and where it was just before that.
         for seq in [self.seq()?.0, made, made.saturating_sub(1)] {
             let Some(path) = self.path_of(file, Seq(seq))? else { continue };
-            let Some(located) = self.locate(&path)? else { continue };
-            let shown = self.lineage(located.parent, &located.name)?;
+            let shown = self.lineage(&path)?;
             let found = shown.iter().find(|(_, v)| (v.file, v.number) == (file, number));
             if let Some((number, _)) = found {
                 return Ok(Some((path, *number)));

@@ -246,46 +246,6 @@ impl Reader {
         Ok(query.query_row([file.0.cast_signed()], |row| row.get(0)).optional()?)
     }
 
-    /// Up to `limit` names that a directory has or had, in byte order after the name `after`, each with
-    /// what has it or had it last, as that is now or was in the end.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read.
-    pub fn names_ever(
-        &self,
-        dir: FileId,
-        after: &[u8],
-        limit: usize,
-    ) -> Result<Vec<(Name, NodeInfo)>, CatalogError> {
-        let sql = "SELECT name FROM entry WHERE parent = ?1 AND name > ?2
-                   UNION
-                   SELECT name FROM entry_past WHERE parent = ?1 AND name > ?2
-                   ORDER BY name LIMIT ?3";
-        let names: Vec<Vec<u8>> = self
-            .db
-            .prepare_cached(sql)?
-            .query_map(params![dir.0.cast_signed(), after, limit], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        let mut page = Vec::with_capacity(names.len());
-        for name in names {
-            if let Some(node) = self.last_named(dir, &name)? {
-                page.push((name.into(), node));
-            }
-        }
-        Ok(page)
-    }
-
-    /// What has a name in a directory, or had it last, as it is now or was in the end.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read.
-    pub fn last_named(&self, dir: FileId, name: &[u8]) -> Result<Option<NodeInfo>, CatalogError> {
-        match self.last_child(dir, name)? {
-            Some((file, _)) => self.node(file, When::Now),
-            None => Ok(None),
-        }
-    }
-
     /// All the owners, groups and modes that a directory has had.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ use crate::catalog::{
 use crate::config::OWN_DIR;
 use crate::content::{ContentError, Contents};
 use crate::timespec;
+use crate::types::path::join;
 use crate::types::{Attr, FileId, Kind, Name, Seq, Timestamp, Xattrs};
 use rights::Judge;
 
@@ -155,6 +156,20 @@ impl ViewNode {
             Key::History { dir, .. } => Some(*dir),
             _ => None,
         }
+    }
+
+    /// The path that it shows below `versions`.
+    fn path(&self) -> Vec<u8> {
+        let above = std::iter::successors(Some(self), |node| node.parent.as_deref());
+        let shown = above.take_while(|node| node.dir() != Some(FileId::ROOT));
+        let mut names: Vec<&[u8]> = shown
+            .filter_map(|node| match &node.key {
+                Key::History { name, .. } | Key::Numbers { name, .. } => Some(&**name),
+                _ => None,
+            })
+            .collect();
+        names.reverse();
+        names.join(&b'/')
     }
 
     /// Whether it or a directory above it shows a directory: what was in one another at different
@@ -376,14 +391,16 @@ impl Fs {
                     Ok(glimpse.map(|glimpse| past(tree, &glimpse)))
                 })
             }
-            Key::History { dir: file, .. } => {
-                self.look_back(|reader| match reader.last_named(*file, name)? {
+            Key::History { .. } => self.look_back(|reader| {
+                let located = reader.locate(&join(&dir.path(), name))?;
+                let node = located.map(|located| reader.node(located.file, When::Now));
+                match node.transpose()?.flatten() {
                     Some(node) => history(self.judge(reader), dir, name, &node),
                     None => Ok(None),
-                })
-            }
-            Key::Numbers { dir: file, name: path, .. } => self.look_back(|reader| {
-                let versions = reader.lineage(*file, path)?;
+                }
+            }),
+            Key::Numbers { dir: file, .. } => self.look_back(|reader| {
+                let versions = reader.lineage(&dir.path())?;
                 let is_meant = |known: u64| known.to_string().as_bytes() == name;
                 let found = versions.into_iter().find(|(known, _)| is_meant(*known));
                 let judge = self.judge(reader);

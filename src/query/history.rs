@@ -58,7 +58,7 @@ impl Query<'_, '_> {
         if node.ok_or_else(not_found)?.kind != Kind::File {
             return Err(QueryError::NotAFile { path: path.into() });
         }
-        let versions = self.reader.lineage(located.parent, &located.name)?;
+        let versions = self.reader.lineage(path)?;
         let visible = versions.into_iter().filter_map(|(number, version)| {
             // The path was checked; others had it before, or the same file in an earlier life.
             let seen: Result<bool, CatalogError> =

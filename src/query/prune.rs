@@ -64,8 +64,7 @@ impl<'q, 'a> PruneRecords<'q, 'a> {
         path: &[u8],
         history: &FileHistory,
     ) -> Result<HashMap<u32, u64>, CatalogError> {
-        let Some(at) = self.reader.locate(path)? else { return Ok(HashMap::new()) };
-        let lineage = self.reader.lineage(at.parent, &at.name)?;
+        let lineage = self.reader.lineage(path)?;
         let own = lineage.into_iter().filter(|(_, version)| version.file == history.file);
         Ok(own.map(|(number, version)| (version.number, number)).collect())
     }

@@ -18,6 +18,11 @@ pub fn parent(path: &[u8]) -> &[u8] {
     split(path).0
 }
 
+/// The path of a name in a directory, which is empty for the root.
+pub fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
+}
+
 /// Whether a path is `top`, or in what is there; both without slashes at their ends. Everything is below
 /// an empty path.
 pub fn is_below(path: &[u8], top: &[u8]) -> bool {
@@ -37,6 +42,7 @@ mod tests {
     fn a_path_is_a_directory_and_a_name(#[case] path: &str, #[case] dir: &str, #[case] name: &str) {
         assert_eq!(split(path.as_bytes()), (dir.as_bytes(), name.as_bytes()));
         assert_eq!(parent(path.as_bytes()), dir.as_bytes());
+        assert_eq!(join(dir.as_bytes(), name.as_bytes()), path.as_bytes());
     }
 
     #[test]

@@ -247,12 +247,24 @@ fn every_version_of_a_path_has_its_number(
         "mkdir -p d/e; echo 1 > d/f; touch -d @5555.5 d/f; echo 2 >> d/f; chmod 640 d/f
          echo 3 > d/f; echo 4 > new; mv new d/f; rm d/f; echo 5 > d/f; mv d/f d/f~; echo 6 > d/f
          echo deep > d/e/g; rm -r d/e; mv d moved; echo late >> moved/f; ln -s f moved/link
-         : > empty; mkdir nothing",
+         : > empty; mkdir nothing
+         mkdir again; echo 1 > again/f; echo 2 > again/g; mv again away; mkdir again; echo 3 > again/f",
     );
     let versions = mounted.at(".horace/versions");
-    assert_eq!(names(&versions), ["d", "empty", "moved", "new", "nothing"]);
+    assert_eq!(names(&versions), ["again", "away", "d", "empty", "moved", "new", "nothing"]);
     assert_eq!(names(&versions.join("moved")), ["e", "f", "f~"]);
-    for path in ["moved/f", "d/f", "moved/f~", "moved/e/g", "d/e/g", "empty", "new"] {
+    for path in [
+        "moved/f",
+        "d/f",
+        "moved/f~",
+        "moved/e/g",
+        "d/e/g",
+        "empty",
+        "new",
+        "again/f",
+        "again/g",
+        "away/f",
+    ] {
         let log = mounted.log_of(path);
         let dir = versions.join(path);
         let mut numbers: Vec<u64> = names(&dir).iter().map(|n| n.parse().unwrap()).collect();
@@ -285,6 +297,9 @@ fn every_version_of_a_path_has_its_number(
         }
     }
     assert_eq!(names(&versions.join("moved/f")).len(), 7);
+    // Both directories of that name count; what is listed is what the last one had.
+    assert_eq!(names(&versions.join("again/f")).len(), 2);
+    assert_eq!(names(&versions.join("again")), ["f"]);
     let two = fs::metadata(versions.join("moved/f/2")).unwrap();
     assert_eq!((two.mode() & 0o7777, two.len()), (0o644, 4));
     mounted.shell("echo 7 > moved/f");
@@ -362,7 +377,8 @@ fn what_was_in_a_private_directory_stays_private_wherever_it_goes() {
     mounted.shell(
         "umask 022; mkdir -m 700 private; mkdir public; echo draft > private/f; echo one > private/g
          mkdir private/d; echo gone > private/d/gone; rm private/d/gone; echo left > private/d/left
-         mv private/f private/g private/d public; echo final > public/f",
+         mv private/f private/g private/d public; echo final > public/f
+         mkdir -m 700 again; echo secret > again/f; mv again away; mkdir again; echo open > again/f",
     );
     let can = |program: &str, path: &str| as_other(&mounted, program, path).status.success();
     // The file came with its history.
@@ -372,6 +388,7 @@ fn what_was_in_a_private_directory_stays_private_wherever_it_goes() {
     assert!(!can("cat", "versions/private/f/1"));
     assert!(!can("ls", "versions/public/d") && !can("cat", "versions/public/d/left/1"));
     assert!(can("ls", "versions/public") && can("ls", "versions/public/f"));
+    assert!(!can("cat", "versions/again/f/1") && can("cat", "versions/again/f/2"));
     // A directory whose owner has changed is for those who always could.
     mounted
         .shell("mkdir -m 750 team; chgrp 61234 team; echo x > team/f; mkdir all; echo x > all/f");

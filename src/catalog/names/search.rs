@@ -12,6 +12,7 @@ use super::group::Group;
 use super::needle::{bits_of, ends_with};
 use super::pattern::{NamePattern, Shape};
 use super::{NameIndex, NameKey};
+use crate::types::path::join;
 use crate::types::{FileId, Kind, Name};
 use marks::Marks;
 
@@ -334,10 +335,6 @@ impl DirPath {
     fn below(&self, name: &[u8]) -> Vec<u8> {
         join(&self.below, name)
     }
-}
-
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
 }
 
 /// A bit for each name of a block that has the text. The names are searched in one piece, which is

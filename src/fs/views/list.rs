@@ -168,8 +168,8 @@ impl Fs {
                     Ok((shown.collect(), more))
                 })
             }
-            Key::History { dir: file, .. } => self.look_back(|reader| {
-                let found = reader.names_ever(*file, after, PAGE)?;
+            Key::History { .. } => self.look_back(|reader| {
+                let found = reader.names_ever(&dir.path(), after, PAGE)?;
                 let more = more_after(&found).cloned();
                 let mut names = Vec::new();
                 for (name, node) in found {
@@ -178,9 +178,9 @@ impl Fs {
                 }
                 Ok((names, more))
             }),
-            Key::Numbers { dir: file, name, .. } => {
+            Key::Numbers { dir: file, .. } => {
                 let names = self.look_back(|reader| {
-                    let versions = reader.lineage(*file, name)?.into_iter();
+                    let versions = reader.lineage(&dir.path())?.into_iter();
                     let named = versions.map(|(number, info)| {
                         let shown = numbered(self.judge(reader), dir, *file, number, &info)?;
                         Ok((number.to_string().into_bytes().into(), Some(shown)))

@@ -12,7 +12,7 @@ use crate::catalog::{CatalogError, LiveNames, Reader};
 use crate::globspec;
 use crate::query::access::Want;
 use crate::query::filter::{Cursor, Matcher};
-use crate::types::path::parent;
+use crate::types::path::{join, parent};
 use crate::types::{FileId, Kind, Name, Seq};
 
 use super::{Search, Stop};
@@ -206,8 +206,4 @@ fn each_name(
             None => return Ok(()),
         }
     }
-}
-
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
 }
