@@ -8,6 +8,9 @@
 //! Keys are whole digests, since a chunk that is taken for another one would be lost. A row keeps the
 //! pack's short number; rows of packs that have gone are nobody's, and are swept out together.
 //!
+//! A filesystem that is rolled back under the daemon takes the file back to what it was. No connection notices that,
+//! so nothing is written to such a file any more: it counts as damaged.
+//!
 //! A change is one transaction, synced before [`ChunkIndex::replace`] returns; a crash leaves all of it or
 //! nothing. Readers have connections of their own, which nothing holds up but the moment of a commit.
 //!
@@ -26,6 +29,7 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
 };
 
+use super::place::Place as FilePlace;
 use super::rows::{get_hash, get_u64};
 use crate::store::pack::error::IndexError;
 use crate::store::pack::types::Sort;
@@ -108,6 +112,8 @@ struct Pool {
 struct Main {
     db: Connection,
     home: Home,
+    /// The file as it was when it was last written, of [`Home::File`].
+    place: FilePlace,
 }
 
 /// Where the database lies.
@@ -240,6 +246,10 @@ impl ChunkIndex for ChunkDb {
 
     fn replace(&self, added: &[PackIndex], removed: &[PackId]) -> Result<(), IndexError> {
         let mut main = self.main.lock();
+        if main.is_rolled_back() {
+            self.damaged.store(true, Ordering::Relaxed);
+            return Err("the filesystem was rolled back under the index of chunks".into());
+        }
         let change = |db: &mut Connection| {
             let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             forget(&tx, removed)?;
@@ -251,7 +261,9 @@ impl ChunkIndex for ChunkDb {
             *packs = known;
             Ok(())
         };
-        self.judge(change(&mut main.db))
+        let changed = self.judge(change(&mut main.db));
+        main.look();
+        changed
     }
 
     fn packs(&self) -> Result<Vec<PackId>, IndexError> {
@@ -293,7 +305,7 @@ impl ChunkIndex for ChunkDb {
     }
 
     fn is_damaged(&self) -> bool {
-        self.damaged.load(Ordering::Relaxed)
+        self.damaged.load(Ordering::Relaxed) || self.main.lock().is_rolled_back()
     }
 }
 
@@ -318,7 +330,21 @@ impl Main {
                 db
             }
         };
-        Ok(Self { db, home })
+        let mut main = Self { db, home, place: FilePlace::default() };
+        main.look();
+        Ok(main)
+    }
+
+    /// Notes the file as it is now.
+    fn look(&mut self) {
+        if let Home::File(path) = &self.home {
+            self.place = FilePlace::of(path);
+        }
+    }
+
+    /// Whether the file is what it was before it was last written.
+    fn is_rolled_back(&self) -> bool {
+        matches!(&self.home, Home::File(path) if self.place.is_rolled_back(&FilePlace::of(path)))
     }
 }
 

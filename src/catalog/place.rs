@@ -1,4 +1,4 @@
-//! Whether the files of an open catalog are still where they were opened.
+//! Whether the files of an open database are still where they were opened.
 //!
 //! Owns their names, identities and times. SQLite goes on with files that have lost their names, which the next
 //! start would not find; so it is looked now and then, and the writer writes everything again when they have. Nor
@@ -68,6 +68,15 @@ impl Place {
     /// Whether a file that was opened is not there any more.
     pub(super) fn is_lost(&self, now: &Self) -> bool {
         (0..self.files.len()).any(|n| self.id(n).is_some() && self.id(n) != now.id(n))
+    }
+
+    /// The same files, changed an hour later.
+    #[cfg(test)]
+    pub(super) fn later(mut self) -> Self {
+        for file in self.files.iter_mut().flatten() {
+            file.changed_ns += 3_600_000_000_000;
+        }
+        self
     }
 
     fn id(&self, n: usize) -> Option<(u64, u64)> {

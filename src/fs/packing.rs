@@ -190,7 +190,7 @@ impl Fs {
     /// Does what there is to do, until it is done or something else comes first.
     fn turn(&self, store: &Store, turns: &mut Turns) -> Result<(), PackError> {
         let Some(packs) = store.packs() else { return Ok(()) };
-        if packs.wants_recovery() {
+        if packs.wants_recovery() || packs.index().is_damaged() {
             self.packing.set(PackingState::Recovers);
             self.recover_packs(store)?;
         }

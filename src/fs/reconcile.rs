@@ -283,6 +283,9 @@ impl Fs {
         let _running = self.reconcile.running.lock();
         self.reconcile.hasten(haste);
         self.catalog.look_after_files();
+        if let Some(packs) = self.store.as_ref().and_then(|store| store.packs()) {
+            packs.look_again();
+        }
         let first = !self.imported.load(Ordering::Relaxed);
         let state = if first { ProgressState::Import } else { ProgressState::Check };
         let expected = if first { 0 } else { self.catalog.read_committed(|r| r.totals())?.entries };

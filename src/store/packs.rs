@@ -1,7 +1,7 @@
 //! The packs of one store, with their index: where packed contents are had from.
 //!
-//! Owns bringing directory and index together, once at the start and again whenever an answer shows that
-//! the index is not what it was. Who looks for a content meanwhile waits: the packs have everything,
+//! Owns bringing directory and index together, at the start, with each reconcile, and again whenever an answer
+//! shows that the index is not what it was. Who looks for a content meanwhile waits: the packs have everything,
 //! only finding it takes until the index is whole. Never decides what is packed or what goes.
 
 use std::fmt;
@@ -80,6 +80,15 @@ impl Packs {
     /// Whether [`Packs::recover`] is to be called.
     pub fn wants_recovery(&self) -> bool {
         *self.settled.lock() == Settled::No
+    }
+
+    /// Has [`Packs::recover`] called once more: a filesystem that was rolled back has other packs than the index
+    /// knows.
+    pub fn look_again(&self) {
+        let mut settled = self.settled.lock();
+        if *settled == Settled::Yes {
+            *settled = Settled::No;
+        }
     }
 
     /// Makes the index know the packs that are there.

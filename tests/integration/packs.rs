@@ -9,9 +9,9 @@ use std::process::Command;
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::disk::Disk;
-use crate::mounted::{Mounted, can_mount};
-use crate::tools::{files_below, have, noise, sha256};
+use crate::disk::{Dataset, Disk};
+use crate::mounted::{Mounted, can_mount, scratch};
+use crate::tools::{files_below, have, must, noise, sha256};
 
 /// What was kept is packed at once, into packs that are soon full.
 const SOON: &str = "pack_after=0,pack_limit=20000";
@@ -185,6 +185,65 @@ fn an_index_that_is_older_than_the_packs_is_made_anew() {
     mounted.assert_versions(8, 3);
     mounted.start();
     mounted.assert_versions(8, 3);
+}
+
+#[test]
+fn packs_that_go_or_come_under_the_daemon_are_noticed_by_a_reconcile() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::with_options(SOON);
+    mounted.make_versions(3, 3);
+    mounted.wait_packed();
+    let dir = mounted.store().join("packs");
+    let older = mounted.scratch("older");
+    must(Command::new("cp").arg("-a").arg(&dir).arg(&older));
+    mounted.make_versions(8, 3);
+    mounted.wait_packed();
+    // As it was, like after a rollback of the dataset under a catalog that lies elsewhere.
+    for pack in mounted.packs() {
+        fs::remove_file(pack).unwrap();
+    }
+    must(Command::new("cp").arg("-a").arg(older.join(".")).arg(&dir));
+    mounted.ok(&["reconcile", "."]);
+    mounted.assert_versions(3, 3);
+    // What the index knew from packs that have gone is not taken for packed.
+    mounted.make_versions(8, 3);
+    mounted.wait_packed();
+    mounted.assert_versions(8, 3);
+    mounted.ok(&["verify", "."]);
+}
+
+/// ZFS takes the packs back, and with the catalog also the index of them, while both are open.
+#[rstest]
+fn packs_and_their_index_can_be_rolled_back_by_zfs(#[values(true, false)] with_catalog: bool) {
+    if !can_mount() {
+        return;
+    }
+    let dir = scratch();
+    let Some(dataset) = Dataset::below(dir.path()) else { return };
+    let state = tempfile::tempdir().unwrap();
+    let elsewhere = format!("{SOON},state={}", state.path().display());
+    let options = if with_catalog { SOON } else { &elsewhere };
+    let mut mounted = Mounted::unmounted_on(dataset.path(), options);
+    mounted.start();
+    mounted.wait_reconciled();
+    mounted.make_versions(6, 3);
+    mounted.wait_packed();
+    mounted.sync();
+    dataset.zfs(&["snapshot"], "@before");
+    mounted.make_versions(12, 3);
+    mounted.wait_packed();
+    mounted.sync();
+    dataset.zfs(&["rollback"], "@before");
+    mounted.ok(&["reconcile", "."]);
+    mounted.assert_versions(6, 3);
+    mounted.make_versions(12, 3);
+    mounted.wait_packed();
+    mounted.assert_versions(12, 3);
+    mounted.ok(&["verify", "."]);
+    mounted.umount();
+    mounted.assert_versions(12, 3);
 }
 
 #[test]

@@ -105,6 +105,29 @@ fn a_file_that_cannot_be_used_is_made_anew() {
 }
 
 #[test]
+fn a_file_that_was_rolled_back_is_not_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = ChunkDb::open(&at(&dir)).unwrap();
+    db.replace(&[index(1, &[1])], &[]).unwrap();
+    db.replace(&[index(2, &[2])], &[]).unwrap();
+    assert!(!db.is_damaged());
+    {
+        // As if it had been written since.
+        let mut main = db.main.lock();
+        main.place = main.place.later();
+    }
+    assert!(db.replace(&[index(3, &[3])], &[]).is_err());
+    assert!(db.is_damaged());
+    assert_eq!(packs(&db), [pack(1), pack(2)]);
+    db.clear().unwrap();
+    assert!(!db.is_damaged());
+    db.replace(&[index(3, &[3])], &[]).unwrap();
+    assert_eq!(packs(&db), [pack(3)]);
+    drop(db);
+    assert_eq!(packs(&ChunkDb::open(&at(&dir)).unwrap()), [pack(3)]);
+}
+
+#[test]
 fn damage_shows_and_clearing_cures_it() {
     let dir = tempfile::tempdir().unwrap();
     let many: Vec<PackIndex> = (0..100).map(|n| index(n, &[n, 1, 2, 3, 129])).collect();
