@@ -1,8 +1,8 @@
 //! Making objects of what is nobody's any more.
 //!
 //! Owns the list of what waits for that. It is gone through in groups, each of which waits for one commit: who keeps
-//! saving over his files is not to be faster than this. If he is, he waits for a moment each time, so that the
-//! list stays bounded by what somebody still has open.
+//! saving over his files is not to be faster than this. If he is, he waits until a group is done, or for a moment,
+//! and brings less work to the catalog meanwhile: so the list stays bounded, but for what somebody still has open.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,10 +27,10 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 const GROUP: usize = 256;
 /// Bytes of them after which the group is closed.
 const GROUP_BYTES: u64 = 64 << 20;
-/// Contents that may come while others are taken in, before those who bring them have to wait.
+/// Contents that may wait to be looked at, before those who bring more have to wait.
 const MANY: usize = 16 * 1024;
-/// For how long they wait each time, at most.
-const MOMENT: Duration = Duration::from_millis(20);
+/// For how long they wait each time, at most: a catalog on a slow disk can have a minute's work before it.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// What waits to become an object.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +38,8 @@ pub(super) struct Waits {
     id: IncomingId,
     whose: Whose,
     failed: Option<Failed>,
+    /// Nobody has looked at it yet.
+    is_new: bool,
 }
 
 /// When something could not be taken in, and how long it waits after that.
@@ -49,7 +51,7 @@ struct Failed {
 
 impl Waits {
     pub(super) fn new(id: IncomingId, whose: Whose) -> Self {
-        Self { id, whose, failed: None }
+        Self { id, whose, failed: None, is_new: true }
     }
 
     /// Whether it can be taken in at once.
@@ -84,39 +86,48 @@ pub(super) enum Whose {
 /// What waits, and the keeper's signal.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    list: Mutex<Vec<Waits>>,
+    list: Mutex<List>,
     /// Some of what was on the list is being taken in.
     taking: AtomicBool,
     /// Something can be taken in at once.
     filled: Condvar,
-    /// What had come was looked at.
-    emptied: Condvar,
+    /// Some of what had come was looked at.
+    looked_at: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    all: Vec<Waits>,
+    /// How many have come that were not looked at, here or with who takes them in.
+    new: usize,
 }
 
 impl Waiting {
     /// Appends something. If a great deal has come, this takes a moment.
     pub(super) fn push(&self, waits: Waits) {
         let mut list = self.list.lock();
-        list.push(waits);
+        list.all.push(waits);
+        list.new += 1;
         if waits.whose == Whose::Ours {
             self.filled.notify_one();
         }
-        if list.len() >= MANY && self.taking.load(Ordering::Relaxed) {
+        let is_too_much = |list: &mut List| list.new > MANY && self.taking.load(Ordering::Relaxed);
+        if is_too_much(&mut list) {
             metrics().keep_waits.inc();
-            self.emptied.wait_for(&mut list, MOMENT);
+            self.looked_at.wait_while_for(&mut list, is_too_much, MOMENT);
         }
     }
 
     /// Whether anything could be taken in at once, or is.
     pub(super) fn is_at_work(&self) -> bool {
         let list = self.list.lock();
-        self.taking.load(Ordering::Relaxed) || list.iter().any(Waits::is_ours)
+        self.taking.load(Ordering::Relaxed) || list.all.iter().any(Waits::is_ours)
     }
 
     /// Waits until something can be taken in at once, or so long.
     pub(super) fn wait(&self, most: Duration) {
         let mut list = self.list.lock();
-        if !list.iter().any(Waits::is_ours) {
+        if !list.all.iter().any(Waits::is_ours) {
             self.filled.wait_for(&mut list, most);
         }
     }
@@ -129,13 +140,21 @@ impl Waiting {
     fn take(&self) -> Vec<Waits> {
         let mut list = self.list.lock();
         self.taking.store(true, Ordering::Relaxed);
-        self.emptied.notify_all();
-        std::mem::take(&mut *list)
+        std::mem::take(&mut list.all)
+    }
+
+    /// Lets those go on who wait until these were looked at.
+    fn done_with(&self, some: &[Waits]) {
+        let new = some.iter().filter(|waits| waits.is_new).count();
+        self.list.lock().new -= new;
+        self.looked_at.notify_all();
     }
 
     fn put_back(&self, rest: Vec<Waits>) {
-        self.list.lock().extend(rest);
+        let mut list = self.list.lock();
+        list.all.extend(rest.into_iter().map(|waits| Waits { is_new: false, ..waits }));
         self.taking.store(false, Ordering::Relaxed);
+        self.looked_at.notify_all();
     }
 }
 
@@ -166,20 +185,25 @@ impl Fs {
         for some in list.chunks(GROUP) {
             if self.hashers.is_stopping() {
                 rest.extend(some);
-                continue;
+            } else {
+                self.take_in_group(store, some, &mut rest);
             }
-            let (free, used): (Vec<_>, Vec<_>) =
-                some.iter().partition(|waits| self.is_free(store, waits));
-            rest.extend(used);
-            if free.is_empty() {
-                continue;
-            }
-            // Whose it is must be known by now.
-            self.catalog.barrier();
-            self.take_in_some(store, free, &mut rest);
-            self.make_room(store);
+            self.keeper.waiting.done_with(some);
         }
         self.keeper.waiting.put_back(rest);
+    }
+
+    fn take_in_group(&self, store: &Store, some: &[Waits], rest: &mut Vec<Waits>) {
+        let (free, used): (Vec<_>, Vec<_>) =
+            some.iter().partition(|waits| self.is_free(store, waits));
+        rest.extend(used);
+        if free.is_empty() {
+            return;
+        }
+        // Whose it is must be known by now.
+        self.catalog.barrier();
+        self.take_in_some(store, free, rest);
+        self.make_room(store);
     }
 
     fn is_free(&self, store: &Store, waits: &Waits) -> bool {
