@@ -48,6 +48,7 @@ mod restart;
 mod restore;
 mod rights;
 mod rollback;
+mod runbook;
 mod saves;
 mod scale;
 mod search;

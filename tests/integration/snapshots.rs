@@ -26,14 +26,14 @@ fn mark(seq: u64) -> Mark {
 }
 
 /// A filesystem with snapshots.
-enum Volume {
+pub(crate) enum Volume {
     Zfs(Pool),
     Btrfs(Disk),
 }
 
 impl Volume {
     /// One of a kind; says loudly if there cannot be one.
-    fn new(kind: BackendKind) -> Option<Self> {
+    pub(crate) fn new(kind: BackendKind) -> Option<Self> {
         if !can_mount() {
             return None;
         }
@@ -183,7 +183,7 @@ fn a_directory_of_a_subvolume_is_none_of_its_own() {
 
 impl Volume {
     /// A mount over it.
-    fn mounted(&self, options: &str) -> Mounted {
+    pub(crate) fn mounted(&self, options: &str) -> Mounted {
         let mut mounted = Mounted::unmounted_on(self.path(), &format!("snapshots=off,{options}"));
         mounted.start();
         mounted.wait_reconciled();

@@ -310,6 +310,12 @@ impl Mounted {
         assert!(status.success(), "the daemon ended with {status}:\n{}", self.log());
     }
 
+    /// Unmounts, and mounts again as a user does; whoever calls this unmounts it.
+    pub(crate) fn remount_in_background(&mut self) {
+        self.umount();
+        self.start_in_background();
+    }
+
     /// Unmounts and mounts again.
     pub(crate) fn remount(&mut self) {
         self.umount();

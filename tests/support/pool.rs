@@ -41,7 +41,7 @@ impl Pool {
         let pool = Self { name, served, dir, _one: one };
         pool.wait();
         let image = pool.dir.path().join("image");
-        File::create(&image).unwrap().set_len(256 << 20).unwrap();
+        File::create(&image).unwrap().set_len(4 << 30).unwrap();
         let mut create = Command::new("zpool");
         create.args(["create", "-m"]).arg(pool.dir.path().join("pool")).arg(&pool.name);
         must(create.arg(&image));
