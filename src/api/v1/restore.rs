@@ -98,6 +98,29 @@ pub(super) struct Steps {
     steps: Vec<RestoreRecord>,
 }
 
+impl Steps {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(count: usize) -> Self {
+        let step = RestoreRecord {
+            action: crate::query::records::RestoreAction::None,
+            path: PathField(b"f".as_slice().into()),
+            from_path: None,
+            file_id: uuid::Uuid::nil(),
+            file_number: None,
+            size: None,
+            sha256: None,
+            outcome: Outcome::Done,
+            reason: None,
+        };
+        Self { dry_run: false, failed: 0, steps: vec![step; count] }
+    }
+}
+
 /// Brings back a version of a file, or a file or directory as it was.
 #[utoipa::path(
     post, path = "/api/v1/restore", tag = "bringing back", request_body = RestoreBody,
