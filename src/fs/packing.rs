@@ -91,6 +91,8 @@ pub(super) struct PackingThread {
     /// Somebody needs the space now, and the right to change packs for it.
     makes_way: AtomicBool,
     state: Mutex<PackingState>,
+    /// Since when users of the mount have had something done without a pause.
+    busy_since: Mutex<Option<Instant>>,
     signal: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
