@@ -183,19 +183,36 @@ pub enum SnapshotChange {
     Renamed,
 }
 
+/// Why something was not done with snapshots.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotFailure {
+    /// There is none of the name.
+    #[error("there is no snapshot `{name}`")]
+    Unknown {
+        /// Which.
+        name: String,
+    },
+    /// It cannot be done as things are, in words for the user.
+    #[error("{0}")]
+    Impossible(String),
+    /// Something went wrong, in words for the user.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// What the mount does with snapshots.
 pub trait SnapshotHost {
     /// Every snapshot of what is served, in the order in which they were taken.
     ///
     /// # Errors
     /// Why they cannot be told, in words for the user.
-    fn list(&self) -> Result<Vec<SnapshotRecord>, String>;
+    fn list(&self) -> Result<Vec<SnapshotRecord>, SnapshotFailure>;
 
     /// Takes one.
     ///
     /// # Errors
     /// Why it could not be taken.
-    fn create(&self, class: Class) -> Result<SnapshotRecord, String>;
+    fn create(&self, class: Class) -> Result<SnapshotRecord, SnapshotFailure>;
 
     /// Decides about each, and destroys those that go if that is wanted.
     ///
@@ -205,13 +222,13 @@ pub trait SnapshotHost {
         &self,
         keep: &[KeepField],
         mode: PruneMode,
-    ) -> Result<Vec<SnapshotPruneRecord>, String>;
+    ) -> Result<Vec<SnapshotPruneRecord>, SnapshotFailure>;
 
     /// Has one stay, or lets it go again.
     ///
     /// # Errors
     /// Why that could not be done.
-    fn hold(&self, name: &str, hold: SnapshotHold) -> Result<SnapshotRecord, String>;
+    fn hold(&self, name: &str, hold: SnapshotHold) -> Result<SnapshotRecord, SnapshotFailure>;
 
     /// How the taking of them goes.
     fn status(&self) -> SnapshotsStatus;
