@@ -437,8 +437,8 @@ fn answer_request(
             Ok(query.answer.record(&status)?)
         }
         Request::Snapshots { what: SnapshotOrder::List } => query.remembered_snapshots(),
-        Request::Snapshots { what: SnapshotOrder::Diff { from, to } } => {
-            query.snapshot_diff(from, to.as_deref())
+        Request::Snapshots { what: SnapshotOrder::Diff { from, to, after, limit } } => {
+            query.snapshot_diff(from, to.as_deref(), after.as_ref(), *limit)
         }
         Request::Sync
         | Request::Snapshots { .. }

@@ -308,9 +308,11 @@ impl Client<'_, '_> {
             SnapshotOrder::Release { name } => {
                 self.answer.record(&host.hold(name, SnapshotHold::Release)?)?;
             }
-            SnapshotOrder::Diff { from, to } => {
+            SnapshotOrder::Diff { from, to, after, limit } => {
                 service.catalog.barrier();
-                return self.query(|query| query.snapshot_diff(from, to.as_deref()));
+                return self.query(|query| {
+                    query.snapshot_diff(from, to.as_deref(), after.as_ref(), *limit)
+                });
             }
         }
         Ok(())

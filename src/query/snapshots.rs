@@ -13,7 +13,7 @@ use crate::catalog::{ByWhom, CatalogError, NodeInfo, Reader, SnapshotRow, When};
 use crate::retention::Count;
 use crate::snapshots::{Class, Fate, Snapshot, SnapshotName};
 use crate::timespec::rfc3339;
-use crate::types::{ContentHash, FileId, Seq};
+use crate::types::{ContentHash, FileId, Kind, Seq};
 
 /// What may be asked of snapshots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,12 @@ pub enum SnapshotOrder {
         from: String,
         /// To which; to now if left out.
         to: Option<String>,
+        /// Only what comes after this.
+        #[serde(default)]
+        after: Option<SnapshotDiffPlace>,
+        /// At most so many; all if left out.
+        #[serde(default)]
+        limit: Option<u64>,
     },
 }
 
@@ -161,12 +167,31 @@ pub struct SnapshotDiffRecord {
     /// Where it was, if it was moved.
     #[serde(flatten)]
     pub from: Option<FromPathField>,
+    /// What it is, or was.
+    pub kind: Kind,
     /// Its size in the earlier one.
     pub size_before: Option<u64>,
     /// Its size in the later one.
     pub size: Option<u64>,
     /// Its digest in the later one.
     pub sha256: Option<ContentHash>,
+}
+
+/// Where a record stands among what has changed: they are in this order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotDiffPlace {
+    /// The path.
+    #[serde(flatten)]
+    pub path: PathField,
+    /// What has become of it.
+    pub change: SnapshotChange,
+}
+
+impl SnapshotDiffRecord {
+    /// Where it stands.
+    pub fn place(&self) -> SnapshotDiffPlace {
+        SnapshotDiffPlace { path: self.path.clone(), change: self.change }
+    }
 }
 
 /// How something has changed.
@@ -288,8 +313,14 @@ impl Query<'_, '_> {
         Ok(())
     }
 
-    /// What has changed from one snapshot to another, or to now.
-    pub(super) fn snapshot_diff(&mut self, from: &str, to: Option<&str>) -> Result<(), QueryError> {
+    /// What has changed from one snapshot to another, or to now: at most so many records after a place.
+    pub(super) fn snapshot_diff(
+        &mut self,
+        from: &str,
+        to: Option<&str>,
+        after: Option<&SnapshotDiffPlace>,
+        limit: Option<u64>,
+    ) -> Result<(), QueryError> {
         let mut records = self.reader.in_one_state(|reader| {
             let from = self.snapshot_seq(from)?;
             let to = match to {
@@ -305,8 +336,15 @@ impl Query<'_, '_> {
             Ok::<_, QueryError>(records)
         })?;
         records.sort_by(|a, b| a.path.0.cmp(&b.path.0).then(a.change.cmp(&b.change)));
-        for record in records {
-            self.answer.record(&record)?;
+        let is_passed = |record: &SnapshotDiffRecord| {
+            after.is_some_and(|after| {
+                (&record.path.0, record.change) <= (&after.path.0, after.change)
+            })
+        };
+        let passed = records.partition_point(is_passed);
+        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        for record in records.iter().skip(passed).take(limit) {
+            self.answer.record(record)?;
         }
         Ok(())
     }
@@ -328,10 +366,12 @@ fn state(reader: &Reader, file: FileId, at: Seq) -> Result<State, CatalogError> 
 
 /// Tells the names that are there no more, those that are new, and what has changed under those that stay.
 fn compare(before: &State, after: &State, records: &mut Vec<SnapshotDiffRecord>) {
+    let Some((_, either)) = after.as_ref().or(before.as_ref()) else { return };
     let record = |change, path: &[u8]| SnapshotDiffRecord {
         change,
         path: PathField(path.into()),
         from: None,
+        kind: either.kind,
         size_before: before.as_ref().map(|(_, node)| node.size),
         size: after.as_ref().map(|(_, node)| node.size),
         sha256: after.as_ref().and_then(|(_, node)| node.hash),
