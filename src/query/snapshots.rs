@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 use super::request::{FromPathField, PathField, PruneMode};
 use super::{Query, QueryError};
 use crate::catalog::{ByWhom, CatalogError, NodeInfo, Reader, SnapshotRow, When};
-use crate::retention::Count;
-use crate::snapshots::{Class, Fate, Snapshot, SnapshotName};
+pub use crate::retention::Count;
+pub use crate::snapshots::Class;
+use crate::snapshots::{Fate, Snapshot, SnapshotName};
 use crate::timespec::rfc3339;
 use crate::types::{ContentHash, FileId, Kind, Seq};
 

@@ -26,14 +26,14 @@ fn mark(seq: u64) -> Mark {
 }
 
 /// A filesystem with snapshots.
-enum Volume {
+pub(crate) enum Volume {
     Zfs(Pool),
     Btrfs(Disk),
 }
 
 impl Volume {
     /// One of a kind; says loudly if there cannot be one.
-    fn new(kind: BackendKind) -> Option<Self> {
+    pub(crate) fn new(kind: BackendKind) -> Option<Self> {
         if !can_mount() {
             return None;
         }
@@ -48,7 +48,7 @@ impl Volume {
         Some(Self::Btrfs(disk))
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         match self {
             Self::Zfs(pool) => pool.path(),
             Self::Btrfs(disk) => disk.path().join("volume"),
