@@ -309,31 +309,46 @@ const VARIABLES: [&str; 24] = [
     "config",
 ];
 
-/// Variables of the predecessor's that still count: by which value they mean which option.
-const PREDECESSORS: [(&str, &str, &str); 2] = [
-    ("ENABLE_ZFS_SNAPSHOTS", "false", "snapshots=off"),
-    ("ENABLE_ZFS_SNAPSHOTS", "true", "snapshots=on"),
-];
+/// Variables of the predecessor's that still count.
+const PREDECESSORS: [&str; 2] = ["ENABLE_ZFS_SNAPSHOTS", "ZFS_DATASET"];
+
+/// The option words that these variables mean, in the same order: the one is a switch in any case of letters, the
+/// other names the dataset, which nobody asked about where the switch was off.
+fn predecessors([enable, dataset]: [Option<String>; 2]) -> anyhow::Result<Vec<String>> {
+    let is_on = match enable.as_deref() {
+        None | Some("") => None,
+        Some(on) if on.eq_ignore_ascii_case("true") => Some(true),
+        Some(off) if off.eq_ignore_ascii_case("false") => Some(false),
+        Some(other) => {
+            anyhow::bail!("the variable {} takes true or false, not `{other}`", PREDECESSORS[0])
+        }
+    };
+    let switch = is_on.map(|is_on| if is_on { "snapshots=on" } else { "snapshots=off" });
+    let dataset = dataset.filter(|dataset| !dataset.is_empty() && is_on != Some(false));
+    let dataset = dataset.map(|dataset| word("dataset", &dataset));
+    Ok(switch.map(str::to_owned).into_iter().chain(dataset).collect())
+}
 
 /// The settings in the environment as option words, which those of `-o` come after.
 fn environment_options() -> anyhow::Result<Vec<String>> {
-    let mut words = Vec::new();
-    for (variable, value, word) in PREDECESSORS {
-        if std::env::var_os(variable).is_some_and(|found| found.eq_ignore_ascii_case(value)) {
-            words.push(word.into());
-        }
-    }
+    let [enable, dataset] = PREDECESSORS;
+    let mut words = predecessors([variable(enable)?, variable(dataset)?])?;
     for name in VARIABLES {
-        let variable = format!("HORACE_{}", name.to_ascii_uppercase());
-        if let Some(value) = std::env::var_os(&variable) {
-            let value = value
-                .into_string()
-                .map_err(|_| anyhow::anyhow!("the variable {variable} is not UTF-8"))?;
-            let value = value.replace('\\', r"\\").replace(',', r"\,");
-            words.push(format!("{name}={value}"));
+        if let Some(value) = variable(&format!("HORACE_{}", name.to_ascii_uppercase()))? {
+            words.push(word(name, &value));
         }
     }
     Ok(words)
+}
+
+fn variable(name: &str) -> anyhow::Result<Option<String>> {
+    let value = std::env::var_os(name).map(OsString::into_string).transpose();
+    value.map_err(|_| anyhow::anyhow!("the variable {name} is not UTF-8"))
+}
+
+/// A setting as an option word.
+fn word(name: &str, value: &str) -> String {
+    format!("{name}={}", value.replace('\\', r"\\").replace(',', r"\,"))
 }
 
 /// The arguments as clap wants them: mount(8) runs `mount.horace` without a subcommand, and
@@ -466,6 +481,22 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn variables_of_the_predecessor_mean_options() {
+        let words = |enable: &str, dataset: &str| {
+            let set = |value: &str| (value != "unset").then(|| value.to_owned());
+            predecessors([set(enable), set(dataset)]).map_err(|error| error.to_string())
+        };
+        let is = |words: &[&str]| Ok(words.iter().map(|&word| word.to_owned()).collect());
+        assert_eq!(words("unset", "unset"), is(&[]));
+        assert_eq!(words("", ""), is(&[]));
+        assert_eq!(words("True", "tank/files"), is(&["snapshots=on", "dataset=tank/files"]));
+        assert_eq!(words("unset", "tank/a,b"), is(&[r"dataset=tank/a\,b"]));
+        assert_eq!(words("FALSE", "tank/files"), is(&["snapshots=off"]));
+        let wrong = "the variable ENABLE_ZFS_SNAPSHOTS takes true or false, not `1`";
+        assert_eq!(words("1", "unset"), Err(wrong.to_owned()));
+    }
 
     #[test]
     fn the_arguments_are_consistent() {

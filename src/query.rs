@@ -43,7 +43,7 @@ use prune::PruneRecords;
 use records::Users;
 use request::{End, Failure, FailureCode, Request};
 pub use service::{Listener, Service};
-use snapshots::SnapshotOrder;
+use snapshots::{SnapshotFailure, SnapshotOrder};
 pub use status::Host;
 use status::{SpaceRecord, StatusRecord};
 
@@ -167,6 +167,9 @@ pub enum QueryError {
         /// Which.
         name: String,
     },
+    /// Nothing was done with snapshots.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotFailure),
     /// This machine has no such user.
     #[error("there is no user `{name}`")]
     NoUser {
@@ -234,6 +237,7 @@ impl QueryError {
             | Self::NoVersion { .. }
             | Self::NoFile { .. }
             | Self::NoSnapshot { .. }
+            | Self::Snapshot(SnapshotFailure::Unknown { .. })
             | Self::NoCollection { .. } => FailureCode::NotFound,
             Self::Content(
                 ContentError::Lost(_) | ContentError::TakenBack | ContentError::NoStore,
@@ -247,9 +251,13 @@ impl QueryError {
             Self::Glob(_) | Self::BadLabel { .. } => FailureCode::BadRequest,
             Self::NotRunning => FailureCode::NotRunning,
             Self::Capped { .. } => FailureCode::Capped,
-            Self::Host(_) | Self::Catalog(_) | Self::Sink(_) | Self::Content(_) | Self::Plan(_) => {
-                FailureCode::Internal
-            }
+            Self::Snapshot(SnapshotFailure::Impossible(_)) => FailureCode::Impossible,
+            Self::Snapshot(SnapshotFailure::Failed(_))
+            | Self::Host(_)
+            | Self::Catalog(_)
+            | Self::Sink(_)
+            | Self::Content(_)
+            | Self::Plan(_) => FailureCode::Internal,
         };
         let cause = std::error::Error::source(self).map(|source| format!(": {source}"));
         Failure { code, message: format!("{self}{}", cause.unwrap_or_default()) }
@@ -429,8 +437,8 @@ fn answer_request(
             Ok(query.answer.record(&status)?)
         }
         Request::Snapshots { what: SnapshotOrder::List } => query.remembered_snapshots(),
-        Request::Snapshots { what: SnapshotOrder::Diff { from, to } } => {
-            query.snapshot_diff(from, to.as_deref())
+        Request::Snapshots { what: SnapshotOrder::Diff { from, to, after, limit } } => {
+            query.snapshot_diff(from, to.as_deref(), after.as_ref(), *limit)
         }
         Request::Sync
         | Request::Snapshots { .. }

@@ -48,6 +48,7 @@ files! {
     "preview.js" SCRIPT,
     "route.js" SCRIPT,
     "search.js" SCRIPT,
+    "snapshots.js" SCRIPT,
     "space.js" SCRIPT,
     "steps.js" SCRIPT,
     "time.js" SCRIPT,

@@ -137,7 +137,7 @@ impl From<QueryError> for Problem {
             FailureCode::NotFound => Code::NotFound,
             FailureCode::NotKept => Code::Gone,
             FailureCode::Denied => Code::Forbidden,
-            FailureCode::Capped => Code::Conflict,
+            FailureCode::Capped | FailureCode::Impossible => Code::Conflict,
             FailureCode::Busy | FailureCode::NotRunning => Code::Unavailable,
             FailureCode::Internal => return Self::internal(failure.message),
         };

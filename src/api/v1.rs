@@ -12,13 +12,14 @@ mod replies;
 mod reports;
 mod restore;
 mod search;
+mod snapshots;
 mod status;
 mod webhooks;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use jiff::tz::TimeZone;
@@ -84,6 +85,12 @@ pub(super) fn router() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(jobs::verify))
         .routes(routes!(webhooks::webhooks, webhooks::add, webhooks::remove))
         .routes(routes!(jobs::prune))
+        .routes(routes!(snapshots::snapshots, snapshots::create))
+        .routes(routes!(snapshots::snapshot))
+        .routes(routes!(snapshots::diff))
+        .routes(routes!(snapshots::hold))
+        .routes(routes!(snapshots::release))
+        .routes(routes!(snapshots::prune))
 }
 
 /// A record as it was written, which need not be read to be passed on.
@@ -222,6 +229,19 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<Api>> for Params<T> {
         let parsed = Query::try_from_uri(&parts.uri);
         let Query(params) = parsed.map_err(|error| Problem::bad_request(error.body_text()))?;
         Ok(Self(params))
+    }
+}
+
+/// What stands in the place of a request, as `{name}` does.
+pub(super) struct Named(pub(super) String);
+
+impl FromRequestParts<Arc<Api>> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        let parsed = Path::from_request_parts(parts, api).await;
+        let Path(name) = parsed.map_err(|error| Problem::bad_request(error.body_text()))?;
+        Ok(Self(name))
     }
 }
 

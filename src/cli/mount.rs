@@ -197,7 +197,7 @@ impl Mount {
 /// Whether the daemon has a use for a variable: its own settings but no key, the place of `fusermount3`, the time
 /// zone, and what helps to find an error.
 fn is_for_daemon(name: &OsStr) -> bool {
-    const KNOWN: [&str; 8] = [
+    const KNOWN: [&str; 9] = [
         "PATH",
         "TZ",
         "XDG_RUNTIME_DIR",
@@ -206,6 +206,7 @@ fn is_for_daemon(name: &OsStr) -> bool {
         "SSL_CERT_FILE",
         "SSL_CERT_DIR",
         "ENABLE_ZFS_SNAPSHOTS",
+        "ZFS_DATASET",
     ];
     (name.as_bytes().starts_with(b"HORACE_") && name != "HORACE_KEY")
         || KNOWN.iter().any(|known| name == *known)

@@ -213,7 +213,8 @@ impl Diff {
     fn run(self, context: &mut Context) -> anyhow::Result<Outcome> {
         let target = context.dir_target(self.mountpoint.as_deref())?;
         let shown = context.shown(&target);
-        let what = SnapshotOrder::Diff { from: self.from, to: self.to };
+        let (from, to) = (self.from, self.to);
+        let what = SnapshotOrder::Diff { from, to, after: None, limit: None };
         let request = Request::Snapshots { what };
         context.ask(&target, &request, |out, record: SnapshotDiffRecord| {
             let sign: &[u8] = match record.change {

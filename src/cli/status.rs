@@ -194,7 +194,6 @@ fn verified(verify: Option<&VerifyProgress>) -> String {
     format!("{state}, {}", super::verify::told(verify))
 }
 
-/// How the copying of the catalog goes, in words.
 /// What is taken, when it was last, and what went wrong.
 fn taken(snapshots: &SnapshotsStatus, now_ns: i64) -> String {
     if let Some(reason) = &snapshots.reason {
@@ -213,6 +212,7 @@ fn taken(snapshots: &SnapshotsStatus, now_ns: i64) -> String {
     format!("{what}: {}", classes.join("; "))
 }
 
+/// How the copying of the catalog goes, in words.
 fn copied(backups: &BackupRecord, now_ns: i64) -> String {
     let mut text = match &backups.every {
         Some(every) => format!("each {every}"),

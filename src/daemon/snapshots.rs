@@ -28,7 +28,8 @@ use crate::config::{SnapshotSettings, Snapshots};
 use crate::fs::{Fs, StillError};
 use crate::query::request::PruneMode;
 use crate::query::snapshots::{
-    KeepField, SnapshotHold, SnapshotHost, SnapshotPruneRecord, SnapshotRecord, SnapshotsStatus,
+    KeepField, SnapshotFailure, SnapshotHold, SnapshotHost, SnapshotPruneRecord, SnapshotRecord,
+    SnapshotsStatus,
 };
 use crate::snapshots::{
     Backend, BackendError, BackendKind, Class, Fate, KeepCounts, Mark, ProgramError, Programs,
@@ -56,6 +57,22 @@ pub(super) enum SnapshotError {
     Vanished,
     #[error("there is no snapshot `{name}`")]
     Unknown { name: String },
+}
+
+impl From<SnapshotError> for SnapshotFailure {
+    fn from(error: SnapshotError) -> Self {
+        let told = with_causes(&error);
+        match error {
+            SnapshotError::Unknown { name } => Self::Unknown { name },
+            SnapshotError::Before(_) | SnapshotError::Backend(BackendError::Impossible { .. }) => {
+                Self::Impossible(told)
+            }
+            SnapshotError::Still(_)
+            | SnapshotError::Backend(_)
+            | SnapshotError::Catalog(_)
+            | SnapshotError::Vanished => Self::Failed(told),
+        }
+    }
 }
 
 /// Starts what runs the `zfs` command, where there is a use for it.
@@ -113,6 +130,14 @@ impl Snapshotter {
         self.backend.kind() != BackendKind::None
     }
 
+    /// Refuses where there are none.
+    fn check_possible(&self) -> Result<(), BackendError> {
+        match self.backend.reason() {
+            Some(reason) => Err(BackendError::Impossible { reason }),
+            None => Ok(()),
+        }
+    }
+
     /// The last change that is in a snapshot, if it is ours.
     fn seq_of(&self, snapshot: &Snapshot) -> Option<Seq> {
         let mark = snapshot.mark.filter(|mark| mark.catalog == self.id);
@@ -153,8 +178,14 @@ impl Snapshotter {
         Ok(list)
     }
 
+    fn find(&self, name: &str) -> Result<Snapshot, SnapshotError> {
+        let found = self.look()?.into_iter().find(|snapshot| snapshot.name == name);
+        found.ok_or_else(|| SnapshotError::Unknown { name: name.into() })
+    }
+
     /// Takes one.
     fn take(&self, class: Class) -> Result<Snapshot, SnapshotError> {
+        self.check_possible()?;
         let mut late = self.one.lock();
         self.destroy_late(&mut late);
         let taken = self.backend.list()?;
@@ -209,6 +240,7 @@ impl Snapshotter {
         keep: &KeepCounts,
         mode: PruneMode,
     ) -> Result<Vec<SnapshotPruneRecord>, SnapshotError> {
+        self.check_possible()?;
         let _one = self.one.lock();
         let list = self.look()?;
         let fates = decide(&list, self.id, keep, now_ns());
@@ -246,36 +278,35 @@ impl Snapshotter {
 }
 
 impl SnapshotHost for Snapshotter {
-    fn list(&self) -> Result<Vec<SnapshotRecord>, String> {
-        let list = self.look().map_err(|error| with_causes(&error))?;
+    fn list(&self) -> Result<Vec<SnapshotRecord>, SnapshotFailure> {
+        let list = self.look().map_err(SnapshotError::from)?;
         Ok(list.iter().map(|snapshot| self.record(snapshot)).collect())
     }
 
-    fn create(&self, class: Class) -> Result<SnapshotRecord, String> {
-        let taken = self.take(class).map_err(|error| with_causes(&error))?;
-        Ok(self.record(&taken))
+    fn create(&self, class: Class) -> Result<SnapshotRecord, SnapshotFailure> {
+        Ok(self.record(&self.take(class)?))
     }
 
     fn prune(
         &self,
         keep: &[KeepField],
         mode: PruneMode,
-    ) -> Result<Vec<SnapshotPruneRecord>, String> {
+    ) -> Result<Vec<SnapshotPruneRecord>, SnapshotFailure> {
         let mut counts = self.settings.keep.clone();
         keep.iter().for_each(|field| counts.set(field.class, field.count));
-        self.prune_by(&counts, mode).map_err(|error| with_causes(&error))
+        Ok(self.prune_by(&counts, mode)?)
     }
 
-    fn hold(&self, name: &str, hold: SnapshotHold) -> Result<SnapshotRecord, String> {
+    fn hold(&self, name: &str, hold: SnapshotHold) -> Result<SnapshotRecord, SnapshotFailure> {
+        self.check_possible().map_err(SnapshotError::from)?;
+        self.find(name)?;
         let done = match hold {
             SnapshotHold::Hold => self.backend.hold(name),
             SnapshotHold::Release => self.backend.release(name),
         };
-        let found = done.and_then(|()| self.look()).map_err(|error| with_causes(&error))?;
-        let found = found.iter().find(|snapshot| snapshot.name == name);
-        found
-            .map(|snapshot| self.record(snapshot))
-            .ok_or_else(|| SnapshotError::Unknown { name: name.into() }.to_string())
+        // It is there, so it was held already, or not by us.
+        done.map_err(|error| SnapshotFailure::Impossible(with_causes(&error)))?;
+        Ok(self.record(&self.find(name)?))
     }
 
     fn status(&self) -> SnapshotsStatus {

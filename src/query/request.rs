@@ -465,6 +465,8 @@ pub enum FailureCode {
     Denied,
     /// Too much would go.
     Capped,
+    /// It cannot be done as things are.
+    Impossible,
     /// Too many clients at once.
     Busy,
     /// Nothing serves the mount.

@@ -290,29 +290,29 @@ impl Client<'_, '_> {
         let host = service.host.snapshots();
         match what {
             SnapshotOrder::List => {
-                for record in host.list().map_err(QueryError::Host)? {
+                for record in host.list()? {
                     self.answer.record(&record)?;
                 }
             }
             SnapshotOrder::Create { class } => {
-                self.answer.record(&host.create(*class).map_err(QueryError::Host)?)?;
+                self.answer.record(&host.create(*class)?)?;
             }
             SnapshotOrder::Prune { keep, mode } => {
-                for record in host.prune(keep, *mode).map_err(QueryError::Host)? {
+                for record in host.prune(keep, *mode)? {
                     self.answer.record(&record)?;
                 }
             }
             SnapshotOrder::Hold { name } => {
-                let held = host.hold(name, SnapshotHold::Hold).map_err(QueryError::Host)?;
-                self.answer.record(&held)?;
+                self.answer.record(&host.hold(name, SnapshotHold::Hold)?)?;
             }
             SnapshotOrder::Release { name } => {
-                let released = host.hold(name, SnapshotHold::Release).map_err(QueryError::Host)?;
-                self.answer.record(&released)?;
+                self.answer.record(&host.hold(name, SnapshotHold::Release)?)?;
             }
-            SnapshotOrder::Diff { from, to } => {
+            SnapshotOrder::Diff { from, to, after, limit } => {
                 service.catalog.barrier();
-                return self.query(|query| query.snapshot_diff(from, to.as_deref()));
+                return self.query(|query| {
+                    query.snapshot_diff(from, to.as_deref(), after.as_ref(), *limit)
+                });
             }
         }
         Ok(())

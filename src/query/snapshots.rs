@@ -10,10 +10,11 @@ use utoipa::ToSchema;
 use super::request::{FromPathField, PathField, PruneMode};
 use super::{Query, QueryError};
 use crate::catalog::{ByWhom, CatalogError, NodeInfo, Reader, SnapshotRow, When};
-use crate::retention::Count;
-use crate::snapshots::{Class, Fate, Snapshot, SnapshotName};
+pub use crate::retention::Count;
+pub use crate::snapshots::Class;
+use crate::snapshots::{Fate, Snapshot, SnapshotName};
 use crate::timespec::rfc3339;
-use crate::types::{ContentHash, FileId, Seq};
+use crate::types::{ContentHash, FileId, Kind, Seq};
 
 /// What may be asked of snapshots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +50,12 @@ pub enum SnapshotOrder {
         from: String,
         /// To which; to now if left out.
         to: Option<String>,
+        /// Only what comes after this.
+        #[serde(default)]
+        after: Option<SnapshotDiffPlace>,
+        /// At most so many; all if left out.
+        #[serde(default)]
+        limit: Option<u64>,
     },
 }
 
@@ -161,12 +168,31 @@ pub struct SnapshotDiffRecord {
     /// Where it was, if it was moved.
     #[serde(flatten)]
     pub from: Option<FromPathField>,
+    /// What it is, or was.
+    pub kind: Kind,
     /// Its size in the earlier one.
     pub size_before: Option<u64>,
     /// Its size in the later one.
     pub size: Option<u64>,
     /// Its digest in the later one.
     pub sha256: Option<ContentHash>,
+}
+
+/// Where a record stands among what has changed: they are in this order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotDiffPlace {
+    /// The path.
+    #[serde(flatten)]
+    pub path: PathField,
+    /// What has become of it.
+    pub change: SnapshotChange,
+}
+
+impl SnapshotDiffRecord {
+    /// Where it stands.
+    pub fn place(&self) -> SnapshotDiffPlace {
+        SnapshotDiffPlace { path: self.path.clone(), change: self.change }
+    }
 }
 
 /// How something has changed.
@@ -183,19 +209,36 @@ pub enum SnapshotChange {
     Renamed,
 }
 
+/// Why something was not done with snapshots.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotFailure {
+    /// There is none of the name.
+    #[error("there is no snapshot `{name}`")]
+    Unknown {
+        /// Which.
+        name: String,
+    },
+    /// It cannot be done as things are, in words for the user.
+    #[error("{0}")]
+    Impossible(String),
+    /// Something went wrong, in words for the user.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// What the mount does with snapshots.
 pub trait SnapshotHost {
     /// Every snapshot of what is served, in the order in which they were taken.
     ///
     /// # Errors
     /// Why they cannot be told, in words for the user.
-    fn list(&self) -> Result<Vec<SnapshotRecord>, String>;
+    fn list(&self) -> Result<Vec<SnapshotRecord>, SnapshotFailure>;
 
     /// Takes one.
     ///
     /// # Errors
     /// Why it could not be taken.
-    fn create(&self, class: Class) -> Result<SnapshotRecord, String>;
+    fn create(&self, class: Class) -> Result<SnapshotRecord, SnapshotFailure>;
 
     /// Decides about each, and destroys those that go if that is wanted.
     ///
@@ -205,13 +248,13 @@ pub trait SnapshotHost {
         &self,
         keep: &[KeepField],
         mode: PruneMode,
-    ) -> Result<Vec<SnapshotPruneRecord>, String>;
+    ) -> Result<Vec<SnapshotPruneRecord>, SnapshotFailure>;
 
     /// Has one stay, or lets it go again.
     ///
     /// # Errors
     /// Why that could not be done.
-    fn hold(&self, name: &str, hold: SnapshotHold) -> Result<SnapshotRecord, String>;
+    fn hold(&self, name: &str, hold: SnapshotHold) -> Result<SnapshotRecord, SnapshotFailure>;
 
     /// How the taking of them goes.
     fn status(&self) -> SnapshotsStatus;
@@ -271,8 +314,14 @@ impl Query<'_, '_> {
         Ok(())
     }
 
-    /// What has changed from one snapshot to another, or to now.
-    pub(super) fn snapshot_diff(&mut self, from: &str, to: Option<&str>) -> Result<(), QueryError> {
+    /// What has changed from one snapshot to another, or to now: at most so many records after a place.
+    pub(super) fn snapshot_diff(
+        &mut self,
+        from: &str,
+        to: Option<&str>,
+        after: Option<&SnapshotDiffPlace>,
+        limit: Option<u64>,
+    ) -> Result<(), QueryError> {
         let mut records = self.reader.in_one_state(|reader| {
             let from = self.snapshot_seq(from)?;
             let to = match to {
@@ -288,8 +337,15 @@ impl Query<'_, '_> {
             Ok::<_, QueryError>(records)
         })?;
         records.sort_by(|a, b| a.path.0.cmp(&b.path.0).then(a.change.cmp(&b.change)));
-        for record in records {
-            self.answer.record(&record)?;
+        let is_passed = |record: &SnapshotDiffRecord| {
+            after.is_some_and(|after| {
+                (&record.path.0, record.change) <= (&after.path.0, after.change)
+            })
+        };
+        let passed = records.partition_point(is_passed);
+        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        for record in records.iter().skip(passed).take(limit) {
+            self.answer.record(record)?;
         }
         Ok(())
     }
@@ -311,10 +367,12 @@ fn state(reader: &Reader, file: FileId, at: Seq) -> Result<State, CatalogError> 
 
 /// Tells the names that are there no more, those that are new, and what has changed under those that stay.
 fn compare(before: &State, after: &State, records: &mut Vec<SnapshotDiffRecord>) {
+    let Some((_, either)) = after.as_ref().or(before.as_ref()) else { return };
     let record = |change, path: &[u8]| SnapshotDiffRecord {
         change,
         path: PathField(path.into()),
         from: None,
+        kind: either.kind,
         size_before: before.as_ref().map(|(_, node)| node.size),
         size: after.as_ref().map(|(_, node)| node.size),
         sha256: after.as_ref().and_then(|(_, node)| node.hash),

@@ -7,11 +7,13 @@ use std::str::FromStr;
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use utoipa::ToSchema;
 
 use crate::timespec::from_ns;
 
 /// How often snapshots of a kind are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub enum Class {
     /// Several times an hour.
     Frequent,

@@ -99,9 +99,9 @@ pub fn check(
     backend: &dyn Backend,
 ) -> Result<(), ProbeError> {
     if let Some(required) = dataset.filter(|required| *required != backend.dataset()) {
-        let found = match backend.kind() {
-            BackendKind::None => "none".into(),
-            _ => format!("`{}`", backend.dataset()),
+        let found = match backend.reason() {
+            Some(reason) => format!("none: {reason}"),
+            None => format!("`{}`", backend.dataset()),
         };
         let reason = format!("the backing directory lies on {found}");
         return Err(ProbeError { required: format!("dataset={required}"), reason });
@@ -136,6 +136,8 @@ mod tests {
         assert_eq!(refused, "`require=zfs`: proc has no snapshots that could be taken here");
         assert!(check(Require::Btrfs, None, &*backend).is_err());
         let refused = check(Require::Anything, Some("tank/files"), &*backend).unwrap_err();
-        assert_eq!(refused.to_string(), "`dataset=tank/files`: the backing directory lies on none");
+        let lies =
+            "`dataset=tank/files`: the backing directory lies on none: proc has no snapshots";
+        assert!(refused.to_string().starts_with(lies), "{refused}");
     }
 }

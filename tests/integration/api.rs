@@ -10,6 +10,7 @@ mod mcp;
 mod page;
 mod reports;
 mod slow;
+mod snapshots;
 mod tls;
 mod tools;
 mod webhooks;

@@ -48,7 +48,7 @@ impl Volume {
         Some(Self::Btrfs(disk))
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         match self {
             Self::Zfs(pool) => pool.path(),
             Self::Btrfs(disk) => disk.path().join("volume"),
@@ -169,6 +169,48 @@ fn a_mount_that_requires_snapshots_starts_only_where_there_are_some() {
         assert_eq!(mounted.digests("f").len(), 1);
         mounted.umount();
     }
+}
+
+/// "The variables `ENABLE_ZFS_SNAPSHOTS` and `ZFS_DATASET` count as they did."
+#[test]
+fn variables_of_the_predecessor_name_the_dataset_that_is_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let refused = |mounted: &Mounted, enable: &str, dataset: &str| -> String {
+        let mut command = mounted.command();
+        command.envs([("ENABLE_ZFS_SNAPSHOTS", enable), ("ZFS_DATASET", dataset)]);
+        command.args(["mount", "-o", "api=off"]).args([&mounted.backing, &mounted.mountpoint]);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+        told(&output)
+    };
+    let plain = Mounted::unmounted("");
+    let said = refused(&plain, "true", "tank/horace/files");
+    let lies = "`dataset=tank/horace/files`: the backing directory lies on none: ";
+    assert!(said.contains(lies), "{said}");
+    assert!(refused(&plain, "maybe", "").contains("takes true or false, not `maybe`"));
+    assert!(!plain.backing.join(".horace").exists(), "nothing is left behind");
+    let start = |mounted: &mut Mounted, enable: &str, dataset: &str| {
+        let mut command = mounted.command();
+        command.envs([("ENABLE_ZFS_SNAPSHOTS", enable), ("ZFS_DATASET", dataset)]);
+        mounted.start_by(command);
+        mounted.status()["snapshots"].clone()
+    };
+    let mut without = plain;
+    let snapshots = start(&mut without, "false", "tank/horace/files");
+    assert_eq!(snapshots["backend"], "none", "nobody asked for the dataset");
+    without.umount();
+    let Some(volume) = Volume::new(BackendKind::Zfs) else { return };
+    let Volume::Zfs(pool) = &volume else { return };
+    let mut mounted = Mounted::unmounted_on(volume.path(), "");
+    let said = refused(&mounted, "true", "tank/horace/files");
+    let found =
+        format!("`dataset=tank/horace/files`: the backing directory lies on `{}`", pool.dataset());
+    assert!(said.contains(&found), "{said}");
+    let snapshots = start(&mut mounted, "true", &pool.dataset());
+    assert_eq!((&snapshots["backend"], &snapshots["enabled"]), (&"zfs".into(), &true.into()));
+    mounted.umount();
 }
 
 #[test]

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Drives the page of the HTTP API in a browser, against a real mount.
 
-    python3 tests/page/test_page.py URL KEY MOUNTPOINT [SCREENSHOT_DIR]
+    python3 tests/page/test_page.py [--snapshots] URL KEY MOUNTPOINT [SCREENSHOT_DIR]
 
 URL is where the page is, KEY a key of the API with the scope `restore` or more, MOUNTPOINT the mount
 that it shows. Everything happens in a directory of its own there. Reading is taken to need no key, as
-for root on this machine. Takes the Debian packages chromium-driver and python3-selenium; without them
+for root on this machine. With --snapshots it drives only their view, of a mount that has some, and the key has
+the scope `admin`. Takes the Debian packages chromium-driver and python3-selenium; without them
 it says SKIPPED and exits with 77.
 """
 
@@ -148,6 +149,13 @@ class Page:
         self.driver.execute_script(
             "const s = document.getElementById('time-slider'); s.value = arguments[0] === 'now' ? s.max : arguments[0];"
             "s.dispatchEvent(new Event('input')); s.dispatchEvent(new Event('change'));",
+            value,
+        )
+
+    def choose(self, name, value):
+        self.driver.execute_script(
+            "const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('change'));",
+            name,
             value,
         )
 
@@ -443,6 +451,95 @@ def healthy(page):
     page.clean("403")
 
 
+def without_snapshots(page):
+    page.open("", "?view=snapshots")
+    page.shows("#snapshots-none", "has no snapshots that could be taken here")
+    assert not page.all("#main button"), "nothing can be done"
+    page.shot("snapshots-none")
+    page.clean()
+
+
+def takes_snapshots(page):
+    for name in ("goes.txt", "moves.txt", "kept.txt"):
+        page.write(name, "old\n")
+    page.open("", "?view=snapshots")
+    page.shows("#snapshots-list .foot", "1 snapshot, the newest first")
+    page.shows("#snapshots-schedule tbody", "yearly")
+    page.click("#snapshots-take")
+    page.shows("#key-why", "admin")
+    page.press(page.key, Keys.ENTER)
+    page.shows("#snapshots-list tbody tr:first-child", "hourly-")
+    page.shows("#status", "was taken")
+    assert page.focus() == "Take one", f"the focus stays where it was, not on {page.focus()!r}"
+    page.write("new.txt", "new\n")
+    page.write("odd/<b>bold.txt", "b")
+    page.write("kept.txt", "longer than before\n")
+    os.rename(os.path.join(page.directory, "moves.txt"), os.path.join(page.directory, "moved.txt"))
+    os.unlink(os.path.join(page.directory, "goes.txt"))
+    page.choose("snapshots-class", "daily")
+    page.click("#snapshots-take")
+    page.shows("#snapshots-list tbody tr:first-child", "daily-")
+    page.shows("#snapshots-list .foot", "3 snapshots")
+    page.clean("403")
+
+
+def compares_snapshots(page):
+    page.open("", "?view=snapshots")
+    page.click("#snapshots-list tbody tr:nth-child(2) a")
+    page.shows("main tbody", "new.txt")
+    shown = page.text("main tbody")
+    for part in ("moved.txt", "/moves.txt", "goes.txt", "<b>bold.txt", "kept.txt", "+15 B"):
+        assert part in shown, f"{part!r} is in {shown!r}"
+    assert not page.all("main tbody b"), "names are text and never markup"
+    page.shot("snapshots-diff")
+    newest = page.one("#snapshot-to option:nth-child(2)").get_attribute("value")
+    page.choose("snapshot-to", newest)
+    page.shows("h1", "between")
+    page.shows("main tbody", "new.txt")
+    page.choose("snapshot-from", newest)
+    page.shows(".foot", "Nothing has changed")
+    page.driver.back()
+    page.shows("main tbody", "new.txt")
+    assert f"version={newest}" in page.driver.current_url, "the comparison is in the address"
+    page.row("new.txt").click()
+    page.shows(".preview", "new")
+    page.open("", "?view=snapshots&from=nothing")
+    page.shows("main .problem", "There is no snapshot `nothing`")
+    page.clean("404")
+
+
+def holds_and_prunes_snapshots(page):
+    page.open("", "?view=snapshots")
+    name = page.one("#snapshots-list tbody tr:nth-child(2) a").text
+    hold = f"#hold-{name}"
+    page.click(hold)
+    page.shows(hold, "Release")
+    page.shows("#snapshots-list tbody tr:nth-child(2)", "held")
+    wait("the focus is on the button still", lambda: page.focus() == "Release")
+    for there in (4, 5):
+        page.click("#snapshots-take")
+        page.shows("#snapshots-list .foot", f"{there} snapshots")
+    page.shot("snapshots")
+    page.click("#snapshots-prune")
+    page.shows("dialog .sums", "1 of 5 snapshots")
+    for part in ("held", "the newest"):
+        page.shows("dialog .steps", part)
+    page.shot("snapshots-prune")
+    page.click("#confirm")
+    page.shows("#outcome", "Done")
+    page.press(Keys.ESCAPE)
+    page.shows("#snapshots-list .foot", "4 snapshots")
+    page.shows("#snapshots-list", "held")
+    page.click(hold)
+    page.lacks("#snapshots-list", "held")
+    page.click("#snapshots-prune")
+    page.shows("dialog .sums", "1 of 4 snapshots")
+    page.press(Keys.ESCAPE)
+    wait("Esc closes the dialog", lambda: not page.all("dialog"))
+    page.shows("#snapshots-list .foot", "4 snapshots")
+    page.clean()
+
+
 def keyboard(page):
     page.open()
     page.row("docs")
@@ -532,13 +629,25 @@ def phone(page):
         "search": ("", "?view=search&q=txt&deleted=1"),
         "activity": ("", "?view=activity"),
         "space": ("", "?view=space"),
+        "snapshots": ("", "?view=snapshots"),
         "health": ("", "?view=health"),
     }
+    fits(page, views)
+
+
+def phone_with_snapshots(page):
+    page.phone(True)
+    oldest = page.one("#snapshots-list tbody tr:last-child a").text
+    fits(page, {"snapshots-some": ("", "?view=snapshots"), "snapshots-diff": ("", f"?view=snapshots&from={oldest}")})
+
+
+def fits(page, views):
     for name, (path, query) in views.items():
         page.open(path, query)
         page.one("h1")
         wait(f"{name} is there", lambda: not page.all("main[aria-busy]"))
-        page.one({"diff": ".diff .come", "file": ".preview", "health": ".card"}.get(name, "main tbody a"))
+        there = {"diff": ".diff .come", "file": ".preview", "health": ".card", "snapshots": "#snapshots-none"}
+        page.one(there.get(name, "main tbody a"))
         width = page.driver.execute_script("return document.documentElement.scrollWidth")
         assert width <= 360, f"{name} is {width} px wide on a phone of 360"
         page.shot(f"phone-{name}")
@@ -559,23 +668,29 @@ TESTS = (
     watching,
     spacious,
     healthy,
+    without_snapshots,
     keyboard,
     odd_names,
     many_files,
     phone,
 )
 
+WITH_SNAPSHOTS = (takes_snapshots, compares_snapshots, holds_and_prunes_snapshots, phone_with_snapshots)
+
 
 def main():
-    if len(sys.argv) not in (4, 5):
+    tests, arguments = TESTS, sys.argv[1:]
+    if arguments[:1] == ["--snapshots"]:
+        tests, arguments = WITH_SNAPSHOTS, arguments[1:]
+    if len(arguments) not in (3, 4):
         sys.exit(__doc__)
     if not os.path.exists(DRIVER) or not os.path.exists("/usr/bin/chromium"):
         print("SKIPPED: tests/page/test_page.py did not run: there is no chromium (package chromium-driver)")
         sys.exit(77)
-    page = Page(*sys.argv[1:4], sys.argv[4] if len(sys.argv) == 5 else None)
+    page = Page(*arguments[:3], arguments[3] if len(arguments) == 4 else None)
     try:
         fill(page)
-        for test in TESTS:
+        for test in tests:
             begun = time.monotonic()
             try:
                 test(page)
@@ -589,7 +704,7 @@ def main():
             print(f"ok {test.__name__} ({time.monotonic() - begun:.1f} s)", flush=True)
     finally:
         page.driver.quit()
-    print(f"all {len(TESTS)} passed")
+    print(f"all {len(tests)} passed")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,13 @@ export function problem(error, ...actions) {
   return el("div", { class: "problem", role: "alert" }, el("p", {}, error.message), enter, actions);
 }
 
+/** Makes a table; `columns` are pairs of a heading and a class, `rows` have a cell for each. */
+export function table(label, columns, rows) {
+  const head = el("tr", {}, columns.map(([name, style]) => el("th", { scope: "col", class: style }, name)));
+  const lines = rows.map((cells) => el("tr", {}, cells.map((cell, at) => el("td", { class: columns[at][1] }, cell))));
+  return el("table", { class: "list", "aria-label": label }, el("thead", {}, head), el("tbody", {}, lines));
+}
+
 /** Lets the arrow keys, Home and End move the focus between the elements that match. */
 export function arrows(container, selector) {
   container.addEventListener("keydown", (event) => {

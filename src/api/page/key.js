@@ -21,7 +21,7 @@ const FIRST_WORDS = "Looking may need no key on this machine. Changing something
 const SCOPES = [
   ["read", "look at everything its user may see"],
   ["restore", "bring things back, pin versions and write notes, too"],
-  ["admin", "begin comparisons, check and prune, too"],
+  ["admin", "begin comparisons, check, prune and take snapshots, too"],
 ];
 
 function dialog(why) {

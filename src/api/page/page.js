@@ -13,10 +13,11 @@ import { ask } from "./key.js";
 import { last, show as text } from "./path.js";
 import { here, href } from "./route.js";
 import { search, searchField } from "./search.js";
+import { snapshots } from "./snapshots.js";
 import { space } from "./space.js";
 
-const VIEWS = { "": browse, file, search, activity, space, health };
-const TITLES = { search: "Search", activity: "Activity", space: "Space", health: "Health" };
+const VIEWS = { "": browse, file, search, activity, space, snapshots, health };
+const TITLES = { search: "Search", activity: "Activity", space: "Space", snapshots: "Snapshots", health: "Health" };
 
 const main = document.getElementById("main");
 const field = document.getElementById("q");
@@ -30,6 +31,7 @@ function links(route) {
     ["", "Files", {}],
     ["activity", "Activity", { view: "activity" }],
     ["space", "Space", { view: "space" }],
+    ["snapshots", "Snapshots", { view: "snapshots" }],
     ["health", "Health", { view: "health" }],
   ];
   nav.replaceChildren(

@@ -5,7 +5,7 @@
 
 import { get } from "./api.js";
 import { named } from "./crumbs.js";
-import { el, icon, problem, say } from "./dom.js";
+import { el, icon, problem, say, table } from "./dom.js";
 import { count, delta, kind, plural, size, when } from "./format.js";
 import { fromRecord, join, parent, show as text } from "./path.js";
 import { href } from "./route.js";
@@ -21,12 +21,6 @@ const ENTRIES = 200;
 const WRITERS = 20;
 const CONTENTS = 100;
 const PATHS = 10;
-
-function table(label, columns, rows) {
-  const head = el("tr", {}, columns.map(([name, style]) => el("th", { scope: "col", class: style }, name)));
-  const lines = rows.map((cells) => el("tr", {}, cells.map((cell, at) => el("td", { class: columns[at][1] }, cell))));
-  return el("table", { class: "list", "aria-label": label }, el("thead", {}, head), el("tbody", {}, lines));
-}
 
 function entries(usage, path) {
   const grows = usage.then !== null;

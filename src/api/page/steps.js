@@ -57,8 +57,29 @@ function table(answer) {
   ].filter(Boolean);
 }
 
-/** Shows what a request would do, and does it if that is confirmed; true if it was done. */
+/** Shows what a request would do to files, and does it if that is confirmed; true if it was done. */
 export function steps({ title, explain, name, body, verb }) {
+  return confirmed({
+    title,
+    explain,
+    verb,
+    nothing: "There is nothing to do: it is like that already.",
+    ask: (dry_run, key) => post(name, { ...body, dry_run }, key),
+    read: (answer) => {
+      const work = answer.steps.some((step) => step.action !== "none");
+      const failed = answer.failed > 0 && `${plural(answer.failed, "step")} failed; the rest is done.`;
+      return { work, failed, shown: work || failed ? table(answer) : [] };
+    },
+  });
+}
+
+/**
+ * Asks what would be done, and has it done if that is confirmed; true if it was done.
+ *
+ * `ask(dry_run, key)` gives an answer, of which `read` says whether there is `work`, what has `failed`, and what
+ * is to be `shown`.
+ */
+export function confirmed({ title, explain, verb, nothing, ask, read }) {
   const place = el("div", { "aria-live": "polite" }, el("p", {}, "Finding out what will happen…"));
   const cancel = el("button", { type: "button" }, "Cancel");
   const confirm = el("button", { type: "button", class: "primary", disabled: true, id: "confirm" }, verb);
@@ -77,10 +98,8 @@ export function steps({ title, explain, name, body, verb }) {
 
   async function plan() {
     try {
-      const answer = await post(name, { ...body, dry_run: true });
-      const work = answer.steps.some((step) => step.action !== "none");
-      const told = work || answer.failed > 0;
-      place.replaceChildren(...(told ? table(answer) : [el("p", {}, "There is nothing to do: it is like that already.")]));
+      const { work, failed, shown } = read(await ask(true));
+      place.replaceChildren(...(work || failed ? [] : [el("p", {}, nothing)]), ...shown);
       confirm.disabled = !work;
       if (work) confirm.focus();
       else cancel.textContent = "Close";
@@ -95,10 +114,10 @@ export function steps({ title, explain, name, body, verb }) {
     const shown = [...place.childNodes];
     place.prepend(el("p", {}, "Working…"));
     try {
-      const answer = await post(name, { ...body, dry_run: false }, key);
-      const words = answer.failed ? `${plural(answer.failed, "step")} failed; the rest is done.` : "Done.";
+      const { failed, shown } = read(await ask(false, key));
+      const words = failed || "Done.";
       say(words);
-      place.replaceChildren(el("p", { class: answer.failed ? "problem" : "good", id: "outcome" }, words), ...table(answer));
+      place.replaceChildren(el("p", { class: failed ? "problem" : "good", id: "outcome" }, words), ...shown);
       done = true;
       confirm.hidden = true;
       cancel.textContent = "Close";

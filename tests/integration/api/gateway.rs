@@ -124,6 +124,8 @@ fn collections_health_and_errors_have_their_old_forms() {
     let health = served.get("/health");
     assert_eq!(health["status"], "ok");
     assert!(health["reconcile"]["state"].is_string(), "{health}");
+    let scheduler = &health["snapshot_scheduler"];
+    assert_eq!((&scheduler["state"], &scheduler["backend"]), (&json!("none"), &json!("none")));
     let none = served.ask("/nothing", &[]);
     assert_eq!((none.status, none.json()), (404, json!({ "detail": "Not Found" })));
     let wrong = served.ask("/search?q=a", &["-X", "POST"]);

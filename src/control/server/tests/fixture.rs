@@ -14,7 +14,8 @@ use crate::catalog::event::{Born, Event, Op, Openness, Place};
 use crate::control::client::{ClientError, ask_daemon};
 use crate::query::request::{End, Mark, PruneCap, PruneMode, Request, Wait};
 use crate::query::snapshots::{
-    KeepField, SnapshotHold, SnapshotHost, SnapshotPruneRecord, SnapshotRecord, SnapshotsStatus,
+    KeepField, SnapshotFailure, SnapshotHold, SnapshotHost, SnapshotPruneRecord, SnapshotRecord,
+    SnapshotsStatus,
 };
 use crate::query::status::{
     MountStatus, Passthrough, PruneReport, PruneTotals, ReconcileProgress, ReconcileState,
@@ -122,20 +123,24 @@ impl Host for FakeHost {
 }
 
 impl SnapshotHost for FakeHost {
-    fn list(&self) -> Result<Vec<SnapshotRecord>, String> {
+    fn list(&self) -> Result<Vec<SnapshotRecord>, SnapshotFailure> {
         Ok(Vec::new())
     }
 
-    fn create(&self, _: Class) -> Result<SnapshotRecord, String> {
-        Err("there is no mount".into())
+    fn create(&self, _: Class) -> Result<SnapshotRecord, SnapshotFailure> {
+        Err(SnapshotFailure::Impossible("there is no mount".into()))
     }
 
-    fn prune(&self, _: &[KeepField], _: PruneMode) -> Result<Vec<SnapshotPruneRecord>, String> {
+    fn prune(
+        &self,
+        _: &[KeepField],
+        _: PruneMode,
+    ) -> Result<Vec<SnapshotPruneRecord>, SnapshotFailure> {
         Ok(Vec::new())
     }
 
-    fn hold(&self, _: &str, _: SnapshotHold) -> Result<SnapshotRecord, String> {
-        Err("there is no mount".into())
+    fn hold(&self, _: &str, _: SnapshotHold) -> Result<SnapshotRecord, SnapshotFailure> {
+        Err(SnapshotFailure::Impossible("there is no mount".into()))
     }
 
     fn status(&self) -> SnapshotsStatus {
