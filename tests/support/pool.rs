@@ -1,4 +1,4 @@
-//! ZFS for tests, wherever they run: a pool in a file, served by zfs-fuse.
+//! ZFS for tests, wherever they run: a pool in a file, served by the kernel if it has ZFS, and else by zfs-fuse.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,30 +13,29 @@ const SOCKET: &str = "/var/run/zfs/zfs_socket";
 /// A pool of its own. Make it before what uses it, so that it goes after.
 pub(crate) struct Pool {
     name: String,
-    served: Child,
+    served: Option<Child>,
     dir: tempfile::TempDir,
     _one: File,
 }
 
 impl Pool {
-    /// A pool with a dataset `files`; says loudly if there is no zfs-fuse, or ZFS in the kernel.
+    /// A pool with a dataset `files`; says loudly if there is no ZFS.
     pub(crate) fn new() -> Option<Self> {
-        if !have(&["zfs-fuse", "zfs", "zpool"]) {
-            return None;
-        }
-        if Path::new("/dev/zfs").exists() {
-            eprintln!("SKIPPED: the kernel has ZFS, and its commands don't speak to zfs-fuse");
+        let in_kernel = Path::new("/dev/zfs").exists();
+        if !have(&["zfs", "zpool"]) || !(in_kernel || have(&["zfs-fuse"])) {
             return None;
         }
         // One at a time, also of tests in other processes.
         let one = File::create(std::env::temp_dir().join("horace-zfs-fuse.lock")).unwrap();
         one.lock().unwrap();
         let dir = tempfile::Builder::new().prefix("horace-pool-").tempdir().unwrap();
-        std::fs::create_dir_all("/var/run/zfs").unwrap();
-        std::fs::create_dir_all("/var/lock/zfs").unwrap();
-        let mut serve = Command::new("zfs-fuse");
-        serve.args(["--no-daemon", "--no-kstat-mount"]).stdin(Stdio::null());
-        let served = serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let served = (!in_kernel).then(|| {
+            std::fs::create_dir_all("/var/run/zfs").unwrap();
+            std::fs::create_dir_all("/var/lock/zfs").unwrap();
+            let mut serve = Command::new("zfs-fuse");
+            serve.args(["--no-daemon", "--no-kstat-mount"]).stdin(Stdio::null());
+            serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        });
         let name = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
         let pool = Self { name, served, dir, _one: one };
         pool.wait();
@@ -84,8 +83,10 @@ impl Drop for Pool {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        let _ = self.served.kill();
-        let _ = self.served.wait();
-        let _ = std::fs::remove_file(SOCKET);
+        if let Some(mut served) = self.served.take() {
+            let _ = served.kill();
+            let _ = served.wait();
+            let _ = std::fs::remove_file(SOCKET);
+        }
     }
 }
