@@ -236,7 +236,10 @@ impl QueryError {
             | Self::NoSnapshot { .. }
             | Self::NoCollection { .. } => FailureCode::NotFound,
             Self::Content(
-                ContentError::Lost(_) | ContentError::TakenBack | ContentError::NoStore,
+                ContentError::Lost(_)
+                | ContentError::Other { .. }
+                | ContentError::TakenBack
+                | ContentError::NoStore,
             ) => FailureCode::NotKept,
             Self::Plan(PlanError::NotFound { .. }) => FailureCode::NotFound,
             Self::Plan(PlanError::Live { .. } | PlanError::Moved { .. })

@@ -1,7 +1,9 @@
 //! Snapshots in the catalog.
 
 use super::*;
+use crate::catalog::event::{Kept, Prefix};
 use crate::catalog::{SnapshotRow, SnapshotsSeen};
+use crate::types::Loss;
 
 fn row(name: &str, seq: u64, txg: u64) -> SnapshotRow {
     SnapshotRow {
@@ -45,4 +47,89 @@ fn the_table_follows_what_is_seen() {
     assert_eq!(live(&catalog), [two, again.clone()]);
     assert_eq!(named("one"), Some(again));
     assert_eq!(catalog.read(Reader::seq).unwrap(), before, "it is no change of the tree");
+}
+
+impl World {
+    /// Has a snapshot taken; those of the names are there then.
+    fn snap(&mut self, names: &[&str]) {
+        let now = self.catalog.read(Reader::seq).unwrap();
+        let mut rows = self.catalog.read(|reader| reader.snapshots()).unwrap();
+        rows.retain(|row| names.contains(&&*row.name));
+        let name = names[names.len() - 1];
+        rows.push(row(name, now.0, now.0 * 10 + names.len() as u64));
+        see(&self.catalog, "tank/files", &rows);
+    }
+
+    /// The snapshots that have a version, the newest first, with a path in each.
+    fn snapshots_with(&self, version: (FileId, u32)) -> Vec<(String, String)> {
+        let found = self.catalog.read(|reader| reader.in_snapshots(version)).unwrap();
+        let text = |path: &[u8]| String::from_utf8(path.to_vec()).unwrap();
+        found.iter().map(|found| (found.snapshot.name.clone(), text(&found.paths[0]))).collect()
+    }
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, path)| (name.to_string(), path.to_string())).collect()
+}
+
+#[test]
+fn a_snapshot_has_what_was_the_newest_under_the_name_that_it_had() {
+    let mut w = World::new();
+    w.write("f", 10, 1);
+    let file = w.id("f").unwrap();
+    w.snap(&["a"]);
+    w.rename("f", "g", 10, None);
+    w.snap(&["a", "b"]);
+    w.seal(10, 2);
+    w.snap(&["a", "b", "c"]);
+    w.unlink("g", 10);
+    w.snap(&["a", "b", "c", "d"]);
+    assert_eq!(w.snapshots_with((file, 1)), pairs(&[("b", "g"), ("a", "f")]));
+    assert_eq!(w.snapshots_with((file, 2)), pairs(&[("c", "g")]), "it had no name later");
+    assert_eq!(w.snapshots_with((file, 3)), []);
+    w.snap(&["b", "e"]);
+    assert_eq!(w.snapshots_with((file, 1)), pairs(&[("b", "g")]), "the others have gone");
+}
+
+#[test]
+fn a_version_is_in_a_snapshot_also_as_the_beginning_of_another() {
+    let mut w = World::new();
+    w.write("f", 10, 1);
+    let file = w.id("f").unwrap();
+    w.snap(&["a"]);
+    w.sessions += 1;
+    let mut inode = w.inode(10, Kind::File);
+    inode.attr.size = 20;
+    let (session, prefix) = (SessionId(w.sessions), Some(Prefix { size: 10, hash: hash(1) }));
+    w.push(Op::Seal { inode, session, digest: Some(hash(2)), prefix, origin: Origin::Write });
+    w.snap(&["a", "b"]);
+    let found = w.catalog.read(|reader| reader.in_snapshots((file, 1))).unwrap();
+    assert_eq!(found.iter().map(|found| found.size).collect::<Vec<_>>(), [20, 10]);
+    assert_eq!(w.snapshots_with((file, 1)), pairs(&[("b", "f"), ("a", "f")]));
+    // It stays so when none of them is there any more.
+    w.push(Op::Preserve { key: key(10), kept: Kept::Lost(Loss::Excluded) });
+    w.seal(10, 3);
+    assert_eq!(w.snapshots_with((file, 1)).len(), 2);
+    assert_eq!(w.snapshots_with((file, 2)), pairs(&[("b", "f")]));
+}
+
+#[test]
+fn a_version_that_was_moved_over_another_file_is_in_snapshots_of_that() {
+    let mut w = World::new();
+    w.write("old", 10, 1);
+    w.write("new", 11, 2);
+    let file = w.id("new").unwrap();
+    w.snap(&["a"]);
+    w.rename("new", "old", 11, Some(10));
+    w.snap(&["a", "b"]);
+    assert_eq!(w.snapshots_with((file, 1)), pairs(&[("b", "old"), ("a", "new")]));
+}
+
+#[test]
+fn nobody_looks_for_a_version_without_a_digest() {
+    let mut w = World::new();
+    w.create_in(ROOT, "f", 10, Kind::File);
+    w.seal_as(1, 10, None);
+    w.snap(&["a"]);
+    assert_eq!(w.snapshots_with((w.id("f").unwrap(), 1)), []);
 }
