@@ -432,6 +432,9 @@ fn answer_request(
             Ok(query.answer.record(&status)?)
         }
         Request::Snapshots { what: SnapshotOrder::List } => query.remembered_snapshots(),
+        Request::Snapshots { what: SnapshotOrder::Find { path, version } } => {
+            query.snapshots_with(&path.0, version.as_deref())
+        }
         Request::Snapshots { what: SnapshotOrder::Diff { from, to } } => {
             query.snapshot_diff(from, to.as_deref())
         }

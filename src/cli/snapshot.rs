@@ -3,18 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::clock::now_ns;
 use crate::config::OWN_DIR;
 use crate::control::lookup::Target;
 use crate::migrate::advice::quoted;
-use crate::query::request::{PruneMode, Request};
+use crate::query::request::{PathField, PruneMode, Request};
 use crate::query::snapshots::{
     KeepField, SnapshotChange, SnapshotDiffRecord, SnapshotOrder, SnapshotPruneRecord,
-    SnapshotRecord,
+    SnapshotRecord, SnapshotVersionRecord,
 };
 use crate::retention::Count;
 use crate::snapshots::{Class, ClassError};
 
-use super::output::{Output, Style, size};
+use super::cat::split_version;
+use super::output::{Column, Format, Output, Style, ago, escape, short, size};
 use super::{Advised, Context, Outcome};
 
 /// Take, list, compare and destroy snapshots of the backing filesystem
@@ -29,6 +31,7 @@ enum Command {
     Create(Create),
     List(List),
     Show(Named),
+    Find(Find),
     Diff(Diff),
     Prune(Prune),
     Hold(Named),
@@ -60,6 +63,14 @@ struct Named {
     name: String,
     /// The mount, or any path in it [default: that of the working directory]
     mountpoint: Option<PathBuf>,
+}
+
+/// Find the snapshots that have a version of a file, the newest first
+#[derive(Debug, clap::Args)]
+struct Find {
+    /// The file, which may be gone; with @VERSION as in `horace cat` [default: all its versions]
+    #[arg(value_name = "PATH[@VERSION]")]
+    path: PathBuf,
 }
 
 /// Tell what has changed from one snapshot to another, or to now
@@ -129,13 +140,14 @@ impl Snapshot {
             Command::Show(named) => {
                 let (_, found) = find(context, &named)?;
                 match context.out.format {
-                    super::output::Format::Json => {
+                    Format::Json => {
                         context.out.line(&serde_json::to_vec(&found)?)?;
                     }
-                    super::output::Format::Human => show(&mut context.out, &found)?,
+                    Format::Human => show(&mut context.out, &found)?,
                 }
                 Ok(Outcome::Complete)
             }
+            Command::Find(find) => find.run(context),
             Command::Diff(diff) => diff.run(context),
             Command::Prune(prune) => prune.run(context),
             Command::RollbackPlan(named) => plan(context, &named),
@@ -209,6 +221,40 @@ fn find(context: &mut Context, named: &Named) -> anyhow::Result<(Target, Snapsho
     Ok((target, found))
 }
 
+impl Find {
+    fn run(self, context: &mut Context) -> anyhow::Result<Outcome> {
+        let (path, version) = split_version(&self.path);
+        let target = context.target(path)?;
+        let what = SnapshotOrder::Find { path: PathField(target.path().into()), version };
+        let now = now_ns();
+        let mut rows = Vec::new();
+        let request = Request::Snapshots { what };
+        context.ask(&target, &request, |_, found: SnapshotVersionRecord| {
+            rows.push(vec![
+                found.number.to_string(),
+                size(found.size),
+                short(found.sha256),
+                found.snapshot,
+                ago(&found.time, now),
+                escape(&found.path.0),
+            ]);
+            Ok(())
+        })?;
+        if context.out.format == Format::Human {
+            const COLUMNS: [Column; 6] = [
+                Column::Right("VERSION"),
+                Column::Right("SIZE"),
+                Column::Left("SHA256"),
+                Column::Left("SNAPSHOT"),
+                Column::Left("TAKEN"),
+                Column::Left("PATH IN IT"),
+            ];
+            context.out.table(&COLUMNS, &rows)?;
+        }
+        Ok(Outcome::Complete)
+    }
+}
+
 impl Diff {
     fn run(self, context: &mut Context) -> anyhow::Result<Outcome> {
         let target = context.dir_target(self.mountpoint.as_deref())?;
@@ -243,7 +289,7 @@ impl Prune {
         let mut failed = false;
         context.ask_and_look(&target, &request, |out, record: SnapshotPruneRecord| {
             failed |= record.error.is_some();
-            if out.format == super::output::Format::Json {
+            if out.format == Format::Json {
                 return Ok(());
             }
             let (word, style) =

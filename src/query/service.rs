@@ -303,6 +303,11 @@ impl Client<'_, '_> {
                 let released = host.hold(name, SnapshotHold::Release).map_err(QueryError::Host)?;
                 self.answer.record(&released)?;
             }
+            SnapshotOrder::Find { path, version } => {
+                service.host.settle_soon();
+                service.catalog.barrier();
+                return self.query(|query| query.snapshots_with(&path.0, version.as_deref()));
+            }
             SnapshotOrder::Diff { from, to } => {
                 service.catalog.barrier();
                 return self.query(|query| query.snapshot_diff(from, to.as_deref()));

@@ -43,6 +43,14 @@ pub enum SnapshotOrder {
         /// Which.
         name: String,
     },
+    /// Which of them have a version of a path, or all its versions.
+    Find {
+        /// Whose.
+        #[serde(flatten)]
+        path: PathField,
+        /// Which; all if left out.
+        version: Option<String>,
+    },
     /// What has changed from one to another, or to now.
     Diff {
         /// From which.
@@ -148,6 +156,26 @@ impl SnapshotPruneRecord {
     pub fn new(snapshot: SnapshotRecord, fate: &Fate) -> Self {
         Self { snapshot, drop: !fate.is_keep(), reason: fate.reason(), error: None }
     }
+}
+
+/// A version in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotVersionRecord {
+    /// Its position in the history of the path that was asked for, from 1 for the oldest.
+    pub number: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its digest.
+    pub sha256: Option<ContentHash>,
+    /// The snapshot.
+    pub snapshot: String,
+    /// When that was taken.
+    pub time: String,
+    /// The last change that is in it.
+    pub seq: Seq,
+    /// Where the version is in it.
+    #[serde(flatten)]
+    pub path: PathField,
 }
 
 /// What has changed from one snapshot to another.
@@ -267,6 +295,33 @@ impl Query<'_, '_> {
     pub(super) fn remembered_snapshots(&mut self) -> Result<(), QueryError> {
         for row in self.reader.snapshots()? {
             self.answer.record(&SnapshotRecord::remembered(row))?;
+        }
+        Ok(())
+    }
+
+    /// The snapshots that have a version of a path, or each of its versions, the newest first.
+    pub(super) fn snapshots_with(
+        &mut self,
+        path: &[u8],
+        version: Option<&str>,
+    ) -> Result<(), QueryError> {
+        let versions = match version {
+            Some(name) => vec![self.version_named(path, name)?],
+            None => self.lineage(path)?,
+        };
+        for (number, version) in versions.into_iter().rev() {
+            for found in self.reader.in_snapshots((version.file, version.number))? {
+                let path = found.paths.into_iter().next().unwrap_or_default();
+                self.answer.record(&SnapshotVersionRecord {
+                    number,
+                    size: version.size,
+                    sha256: version.hash,
+                    snapshot: found.snapshot.name,
+                    time: rfc3339(found.snapshot.time_ns),
+                    seq: found.snapshot.seq,
+                    path: PathField(path),
+                })?;
+            }
         }
         Ok(())
     }

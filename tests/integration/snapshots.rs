@@ -572,3 +572,42 @@ fn the_beginning_of_what_grew_is_in_a_snapshot_of_that() {
     let log = mounted.backing.join("log@2");
     assert!(mounted.refused(&["cat", log.to_str().unwrap()]).contains("was not kept: pruned\n"));
 }
+
+/// "`horace snapshot find PATH[@VERSION]` tells which of them have a version, and where."
+#[test]
+fn the_snapshots_that_have_a_version_are_told() {
+    let Some(volume) = Volume::new(BackendKind::Btrfs) else { return };
+    let mut mounted = volume.forgetful("");
+    mounted.shell("mkdir d; echo one > d/f");
+    let mut names = vec![mounted.snap()];
+    mounted.shell("mv d/f g");
+    names.push(mounted.snap());
+    mounted.shell("echo two > g");
+    names.push(mounted.snap());
+    mounted.shell("echo three > g");
+    let find = |mounted: &Mounted, what: &str| -> Vec<(u64, String, String)> {
+        let found = mounted.records(&["snapshot", "find", what]);
+        let one = |r: &serde_json::Value| {
+            (r["number"].as_u64().unwrap(), text(&r["snapshot"]), text(&r["path"]))
+        };
+        found.iter().map(one).collect()
+    };
+    let found = |number, snapshot: &str, path: &str| (number, snapshot.into(), path.into());
+    let first = [found(1, &names[1], "g"), found(1, &names[0], "d/f")];
+    let second = [found(2, &names[2], "g")];
+    assert_eq!(find(&mounted, "g@1"), first);
+    assert_eq!(find(&mounted, "g@2"), second);
+    assert_eq!(find(&mounted, "g"), [&second[..], &first].concat());
+    assert_eq!(find(&mounted, "g@3"), []);
+    let shown = mounted.ok(&["snapshot", "find", "g"]);
+    let lines: Vec<_> = shown.lines().collect();
+    assert!(
+        lines.len() == 4 && lines[0].contains("SNAPSHOT") && lines[3].ends_with("d/f"),
+        "{shown}"
+    );
+    let unknown = mounted.run(&["snapshot", "find", "none"]);
+    assert_eq!(unknown.status.code(), Some(1), "{}", told(&unknown));
+    mounted.umount();
+    let path = mounted.backing.join("g@1");
+    assert_eq!(find(&mounted, path.to_str().unwrap()), first, "also without a daemon");
+}
