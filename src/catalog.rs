@@ -56,7 +56,7 @@ use parking_lot::Mutex;
 pub use activity::Activity;
 pub use chunks::ChunkDb;
 pub use history::{ChangeInfo, Content, Gone, VersionInfo};
-pub use in_snapshots::InSnapshot;
+pub use in_snapshots::{InSnapshot, OnlyThere};
 pub use labels::{Collection, CollectionChange, LabelChange, Labels};
 pub use lineage::Located;
 pub use marks::LastPrune;

@@ -167,6 +167,12 @@ pub enum QueryError {
         /// Which.
         name: String,
     },
+    /// There is no such snapshot.
+    #[error("there is no snapshot `{name}`")]
+    NoSuchSnapshot {
+        /// Which.
+        name: String,
+    },
     /// This machine has no such user.
     #[error("there is no user `{name}`")]
     NoUser {
@@ -234,6 +240,7 @@ impl QueryError {
             | Self::NoVersion { .. }
             | Self::NoFile { .. }
             | Self::NoSnapshot { .. }
+            | Self::NoSuchSnapshot { .. }
             | Self::NoCollection { .. } => FailureCode::NotFound,
             Self::Content(
                 ContentError::Lost(_)
@@ -431,7 +438,16 @@ fn answer_request(
             };
             Ok(query.answer.record(&status)?)
         }
-        Request::Snapshots { what: SnapshotOrder::List } => query.remembered_snapshots(),
+        Request::Snapshots { what: SnapshotOrder::List } => {
+            for record in query.remembered_snapshots()? {
+                query.answer.record(&record)?;
+            }
+            Ok(())
+        }
+        Request::Snapshots { what: SnapshotOrder::Show { name } } => {
+            let there = query.remembered_snapshots()?;
+            query.show_snapshot(name, there)
+        }
         Request::Snapshots { what: SnapshotOrder::Find { path, version } } => {
             query.snapshots_with(&path.0, version.as_deref())
         }

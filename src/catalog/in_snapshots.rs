@@ -5,6 +5,8 @@
 //! The catalog says only where they must be. What was being written to an open file is in a snapshot as well
 //! and was no version, so whoever reads compares with the digest.
 
+mod only;
+
 use rusqlite::{OptionalExtension, params};
 
 use super::CatalogError;
@@ -13,6 +15,8 @@ use super::read::Reader;
 use super::rows::{get_hash, get_u64};
 use super::snapshots::{COLUMNS, SnapshotRow};
 use crate::types::{ContentHash, Seq};
+
+pub use only::OnlyThere;
 
 /// A file in a snapshot that begins with the bytes of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]

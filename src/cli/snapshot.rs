@@ -10,7 +10,7 @@ use crate::migrate::advice::quoted;
 use crate::query::request::{PathField, PruneMode, Request};
 use crate::query::snapshots::{
     KeepField, SnapshotChange, SnapshotDiffRecord, SnapshotOrder, SnapshotPruneRecord,
-    SnapshotRecord, SnapshotVersionRecord,
+    SnapshotRecord, SnapshotShowRecord, SnapshotVersionRecord,
 };
 use crate::retention::Count;
 use crate::snapshots::{Class, ClassError};
@@ -56,7 +56,8 @@ struct List {
     mountpoint: Option<PathBuf>,
 }
 
-/// Name one snapshot: `show` it, `hold` it so that nothing destroys it, `release` it, or print how to go back to it
+/// Name one snapshot: `show` it and what would be lost with it, `hold` it so that nothing destroys it,
+/// `release` it, or print how to go back to it
 #[derive(Debug, clap::Args)]
 struct Named {
     /// Which
@@ -137,14 +138,10 @@ impl Snapshot {
                 one(context, mountpoint, SnapshotOrder::Release { name })
             }
             Command::List(List { mountpoint }) => one(context, mountpoint, SnapshotOrder::List),
-            Command::Show(named) => {
-                let (_, found) = find(context, &named)?;
-                match context.out.format {
-                    Format::Json => {
-                        context.out.line(&serde_json::to_vec(&found)?)?;
-                    }
-                    Format::Human => show(&mut context.out, &found)?,
-                }
+            Command::Show(Named { name, mountpoint }) => {
+                let target = context.dir_target(mountpoint.as_deref())?;
+                let request = Request::Snapshots { what: SnapshotOrder::Show { name } };
+                context.ask(&target, &request, |out, record| show(out, &record))?;
                 Ok(Outcome::Complete)
             }
             Command::Find(find) => find.run(context),
@@ -187,21 +184,29 @@ fn remarks(record: &SnapshotRecord) -> Vec<String> {
     held.into_iter().chain(base).chain(clones).collect()
 }
 
-fn show(out: &mut Output, record: &SnapshotRecord) -> anyhow::Result<()> {
+fn show(out: &mut Output, shown: &SnapshotShowRecord) -> anyhow::Result<()> {
+    let record = &shown.snapshot;
     print(out, record)?;
     let at = match &*record.backend {
         "zfs" => format!("{}@{}", record.dataset, record.name),
         _ => format!("{}/.horace/snapshots/{}", record.dataset, record.name),
     };
+    let only = shown.only.map(|only| {
+        let versions = if only.versions == 1 { "version" } else { "versions" };
+        format!("{} {versions}, {}", only.versions, size(only.bytes))
+    });
     let facts = [
-        ("taken", record.time.clone()),
-        ("of", record.dataset.clone()),
-        ("is", at),
-        ("guid", record.guid.clone()),
-        ("class", record.class.clone().unwrap_or_else(|| "none".into())),
+        ("taken", Some(record.time.clone())),
+        ("of", Some(record.dataset.clone())),
+        ("is", Some(at)),
+        ("guid", Some(record.guid.clone())),
+        ("class", Some(record.class.clone().unwrap_or_else(|| "none".into()))),
+        ("only here", only),
     ];
     for (name, text) in facts {
-        out.line(format!("  {name}: {}", text.escape_debug()).as_bytes())?;
+        if let Some(text) = text {
+            out.line(format!("  {name}: {}", text.escape_debug()).as_bytes())?;
+        }
     }
     Ok(())
 }

@@ -287,6 +287,10 @@ impl Client<'_, '_> {
                     self.answer.record(&record)?;
                 }
             }
+            SnapshotOrder::Show { name } => {
+                let there = host.list().map_err(QueryError::Host)?;
+                return self.query(|query| query.show_snapshot(name, there));
+            }
             SnapshotOrder::Create { class } => {
                 self.answer.record(&host.create(*class).map_err(QueryError::Host)?)?;
             }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::request::{FromPathField, PathField, PruneMode};
 use super::{Query, QueryError};
-use crate::catalog::{ByWhom, CatalogError, NodeInfo, Reader, SnapshotRow, When};
+use crate::catalog::{ByWhom, CatalogError, NodeInfo, OnlyThere, Reader, SnapshotRow, When};
 use crate::retention::Count;
 use crate::snapshots::{Class, Fate, Snapshot, SnapshotName};
 use crate::timespec::rfc3339;
@@ -21,6 +21,11 @@ use crate::types::{ContentHash, FileId, Seq};
 pub enum SnapshotOrder {
     /// To list them.
     List,
+    /// One, and what only it has.
+    Show {
+        /// Which.
+        name: String,
+    },
     /// To take one.
     Create {
         /// Of which class.
@@ -135,6 +140,25 @@ impl SnapshotRecord {
             base: false,
         }
     }
+}
+
+/// A snapshot, and what would be lost with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotShowRecord {
+    /// Which.
+    #[serde(flatten)]
+    pub snapshot: SnapshotRecord,
+    /// What neither the store nor a live file nor another snapshot has; null if this catalog has not marked it.
+    pub only: Option<SnapshotOnlyRecord>,
+}
+
+/// What only one snapshot has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotOnlyRecord {
+    /// Versions.
+    pub versions: u64,
+    /// Sizes of their contents in bytes, each content counted once.
+    pub bytes: u64,
 }
 
 /// What becomes of a snapshot.
@@ -292,11 +316,28 @@ pub struct SnapshotClassStatus {
 
 impl Query<'_, '_> {
     /// Every snapshot that the catalog knows to be there.
-    pub(super) fn remembered_snapshots(&mut self) -> Result<(), QueryError> {
-        for row in self.reader.snapshots()? {
-            self.answer.record(&SnapshotRecord::remembered(row))?;
-        }
-        Ok(())
+    pub(super) fn remembered_snapshots(&mut self) -> Result<Vec<SnapshotRecord>, QueryError> {
+        let rows = self.reader.snapshots()?;
+        Ok(rows.into_iter().map(SnapshotRecord::remembered).collect())
+    }
+
+    /// The one of a name among the snapshots that are there, with what only it has.
+    pub(super) fn show_snapshot(
+        &mut self,
+        name: &str,
+        there: Vec<SnapshotRecord>,
+    ) -> Result<(), QueryError> {
+        let found = there.into_iter().find(|snapshot| snapshot.name == name);
+        let snapshot = found.ok_or_else(|| QueryError::NoSuchSnapshot { name: name.into() })?;
+        let known = self.reader.snapshots()?;
+        let only = match known.iter().find(|row| row.guid == snapshot.guid) {
+            Some(row) => {
+                let OnlyThere { versions, bytes } = self.reader.only_in(row)?;
+                Some(SnapshotOnlyRecord { versions, bytes })
+            }
+            None => None,
+        };
+        Ok(self.answer.record(&SnapshotShowRecord { snapshot, only })?)
     }
 
     /// The snapshots that have a version of a path, or each of its versions, the newest first.

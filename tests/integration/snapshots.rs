@@ -611,3 +611,44 @@ fn the_snapshots_that_have_a_version_are_told() {
     let path = mounted.backing.join("g@1");
     assert_eq!(find(&mounted, path.to_str().unwrap()), first, "also without a daemon");
 }
+
+/// "`show` tells also what would be lost with a snapshot."
+#[test]
+fn what_only_one_snapshot_has_is_told() {
+    let Some(volume) = Volume::new(BackendKind::Btrfs) else { return };
+    let mut mounted = volume.forgetful("");
+    fs::write(mounted.at("f"), vec![b'1'; 3000]).unwrap();
+    fs::write(mounted.at("g"), vec![b'2'; 500]).unwrap();
+    let first = mounted.snap();
+    mounted.shell("echo two > g");
+    let second = mounted.snap();
+    let only = |mounted: &Mounted, args: &[&str]| {
+        let shown = mounted.records(&[&["snapshot", "show"], args].concat()).remove(0);
+        assert_eq!(shown["name"], args[0]);
+        let only = &shown["only"];
+        (only["versions"].as_u64().unwrap(), only["bytes"].as_u64().unwrap())
+    };
+    assert_eq!(only(&mounted, &[&first]), (0, 0), "the store has it");
+    mounted.prune_all();
+    assert_eq!((only(&mounted, &[&first]), only(&mounted, &[&second])), ((1, 500), (0, 0)));
+    mounted.shell("echo three > f; echo three > g");
+    mounted.prune_all();
+    let shown = mounted.ok(&["snapshot", "show", &first]);
+    assert!(shown.contains("\n  only here: 1 version, 500 B\n"), "{shown}");
+    assert_eq!((only(&mounted, &[&first]), only(&mounted, &[&second])), ((1, 500), (1, 4)));
+    let at = volume.path().join(".horace/snapshots").join(&second);
+    must(Command::new("btrfs").args(["subvolume", "delete"]).arg(&at));
+    assert_eq!(only(&mounted, &[&first]), (2, 3500), "what both had is in this one alone now");
+    mounted.ok(&["restore", "f@1"]);
+    mounted.sync();
+    assert_eq!(only(&mounted, &[&first]), (1, 500), "it is live again");
+    // Somebody else's has nothing that is known, and one that has gone is not there.
+    volume.foreign("theirs");
+    let theirs = mounted.records(&["snapshot", "show", "theirs"]).remove(0);
+    assert_eq!((&theirs["only"], &theirs["seq"]), (&serde_json::Value::Null, &theirs["only"]));
+    let gone = mounted.run(&["snapshot", "show", &second]);
+    assert!(told(&gone).contains(&format!("there is no snapshot `{second}`")), "{}", told(&gone));
+    mounted.umount();
+    let backing = mounted.backing.to_str().unwrap();
+    assert_eq!(only(&mounted, &[&first, backing]), (1, 500), "also without a daemon");
+}

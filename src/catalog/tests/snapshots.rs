@@ -133,3 +133,84 @@ fn nobody_looks_for_a_version_without_a_digest() {
     w.snap(&["a"]);
     assert_eq!(w.snapshots_with((w.id("f").unwrap(), 1)), []);
 }
+
+impl World {
+    /// How many versions only one snapshot has, and how many bytes.
+    fn only_in(&self, name: &str) -> (u64, u64) {
+        let only = self.catalog.read(|reader: &Reader| {
+            let snapshots = reader.snapshots()?;
+            let found = snapshots.iter().find(|snapshot| snapshot.name == name);
+            reader.only_in(found.unwrap())
+        });
+        only.map(|only| (only.versions, only.bytes)).unwrap()
+    }
+
+    /// Puts a content into the store.
+    fn keep(&mut self, content: u8) {
+        self.push(Op::Adopted { hash: hash(content), size: 10 });
+    }
+}
+
+#[test]
+fn what_nobody_else_has_is_lost_with_a_snapshot() {
+    let mut w = World::new();
+    w.write("f", 10, 1);
+    w.snap(&["a"]);
+    w.snap(&["a", "b"]);
+    assert_eq!((w.only_in("a"), w.only_in("b")), ((0, 0), (0, 0)), "it is live");
+    w.seal(10, 2);
+    assert_eq!((w.only_in("a"), w.only_in("b")), ((0, 0), (0, 0)), "each has it");
+    w.snap(&["a", "c"]);
+    assert_eq!((w.only_in("a"), w.only_in("c")), ((1, 10), (0, 0)));
+    let a = w.catalog.read(|reader| reader.snapshot("a")).unwrap().unwrap();
+    let elsewhere = SnapshotRow { name: "old".into(), guid: "guid-old".into(), ..a };
+    see(&w.catalog, "tank/old", &[elsewhere]);
+    assert_eq!(w.only_in("a"), (1, 10), "what was elsewhere may be there no more");
+    w.keep(1);
+    assert_eq!(w.only_in("a"), (0, 0), "the store has it");
+    w.push(Op::Dropped { hash: hash(1) });
+    assert_eq!(w.only_in("a"), (1, 10));
+    w.unlink("f", 10);
+    assert_eq!((w.only_in("a"), w.only_in("c")), ((1, 10), (1, 10)));
+}
+
+#[test]
+fn the_same_bytes_in_another_file_or_snapshot_are_not_lost() {
+    let mut w = World::new();
+    for (name, ino) in [("f", 10), ("g", 11)] {
+        w.write(name, ino, 1);
+    }
+    w.snap(&["a"]);
+    w.seal(10, 2);
+    assert_eq!(w.only_in("a"), (0, 0), "the other file is live");
+    w.seal(11, 3);
+    assert_eq!(w.only_in("a"), (2, 10), "one content of two versions");
+    w.write("h", 12, 1);
+    assert_eq!(w.only_in("a"), (0, 0), "a third is live");
+    w.snap(&["a", "b"]);
+    w.seal(12, 4);
+    assert_eq!((w.only_in("a"), w.only_in("b")), ((0, 0), (0, 0)), "each has it");
+}
+
+#[test]
+fn what_others_begin_with_is_lost_with_them() {
+    let mut w = World::new();
+    w.write("f", 10, 1);
+    w.sessions += 1;
+    let mut inode = w.inode(10, Kind::File);
+    inode.attr.size = 20;
+    let (session, prefix) = (SessionId(w.sessions), Some(Prefix { size: 10, hash: hash(1) }));
+    w.push(Op::Seal { inode, session, digest: Some(hash(2)), prefix, origin: Origin::Write });
+    w.snap(&["a"]);
+    w.seal(10, 3);
+    assert_eq!(w.only_in("a"), (2, 30));
+    // And what was moved over another file.
+    w.write("new", 11, 4);
+    w.snap(&["a", "b"]);
+    w.rename("new", "f", 11, Some(10));
+    assert_eq!(w.only_in("b"), (1, 10), "the one that was replaced: the other is live");
+    w.seal(11, 5);
+    assert_eq!(w.only_in("b"), (2, 20));
+    w.snap(&["a", "c"]);
+    assert_eq!((w.only_in("a"), w.only_in("c")), ((2, 30), (0, 0)));
+}
