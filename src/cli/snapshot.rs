@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 use crate::clock::now_ns;
 use crate::config::OWN_DIR;
+use crate::control::client::ClientError;
 use crate::control::lookup::Target;
 use crate::migrate::advice::quoted;
-use crate::query::request::{PathField, PruneMode, Request};
+use crate::query::request::{FailureCode, PathField, PruneMode, Request};
 use crate::query::snapshots::{
     KeepField, SnapshotChange, SnapshotDiffRecord, SnapshotOrder, SnapshotPruneRecord,
     SnapshotRecord, SnapshotShowRecord, SnapshotVersionRecord,
@@ -140,9 +141,12 @@ impl Snapshot {
             Command::List(List { mountpoint }) => one(context, mountpoint, SnapshotOrder::List),
             Command::Show(Named { name, mountpoint }) => {
                 let target = context.dir_target(mountpoint.as_deref())?;
-                let request = Request::Snapshots { what: SnapshotOrder::Show { name } };
-                context.ask(&target, &request, |out, record| show(out, &record))?;
-                Ok(Outcome::Complete)
+                let what = SnapshotOrder::Show { name: name.clone() };
+                let request = Request::Snapshots { what };
+                match context.ask(&target, &request, |out, record| show(out, &record)) {
+                    Err(error) if is_not_found(&error) => Err(no_snapshot(&name).into()),
+                    asked => asked.map(|_| Outcome::Complete),
+                }
             }
             Command::Find(find) => find.run(context),
             Command::Diff(diff) => diff.run(context),
@@ -217,13 +221,16 @@ fn find(context: &mut Context, named: &Named) -> anyhow::Result<(Target, Snapsho
     let request = Request::Snapshots { what: SnapshotOrder::List };
     let records: Vec<SnapshotRecord> = super::ask::collect(&target, &request)?;
     let found = records.into_iter().find(|record| record.name == named.name);
-    let found = found.ok_or_else(|| {
-        Advised::new(
-            format!("there is no snapshot `{}`", named.name),
-            "`horace snapshot list` names them",
-        )
-    })?;
-    Ok((target, found))
+    Ok((target, found.ok_or_else(|| no_snapshot(&named.name))?))
+}
+
+fn no_snapshot(name: &str) -> Advised {
+    Advised::new(format!("there is no snapshot `{name}`"), "`horace snapshot list` names them")
+}
+
+fn is_not_found(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<ClientError>();
+    matches!(refused, Some(ClientError::Refused(failure)) if failure.code == FailureCode::NotFound)
 }
 
 impl Find {

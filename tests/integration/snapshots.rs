@@ -647,7 +647,8 @@ fn what_only_one_snapshot_has_is_told() {
     let theirs = mounted.records(&["snapshot", "show", "theirs"]).remove(0);
     assert_eq!((&theirs["only"], &theirs["seq"]), (&serde_json::Value::Null, &theirs["only"]));
     let gone = mounted.run(&["snapshot", "show", &second]);
-    assert!(told(&gone).contains(&format!("there is no snapshot `{second}`")), "{}", told(&gone));
+    let advised = format!("there is no snapshot `{second}`\nhint: `horace snapshot list`");
+    assert!(told(&gone).contains(&advised), "{}", told(&gone));
     mounted.umount();
     let backing = mounted.backing.to_str().unwrap();
     assert_eq!(only(&mounted, &[&first, backing]), (1, 500), "also without a daemon");
