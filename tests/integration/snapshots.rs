@@ -653,3 +653,18 @@ fn what_only_one_snapshot_has_is_told() {
     let backing = mounted.backing.to_str().unwrap();
     assert_eq!(only(&mounted, &[&first, backing]), (1, 500), "also without a daemon");
 }
+
+#[test]
+fn where_there_is_no_way_into_snapshots_it_is_as_without_them() {
+    let Some(volume) = Volume::new(BackendKind::Zfs) else { return };
+    let mounted = volume.forgetful("");
+    fs::write(mounted.at("f.tmp"), "one").unwrap();
+    let taken = mounted.snap();
+    fs::write(mounted.at("f.tmp"), "two").unwrap();
+    assert_eq!(mounted.records(&["snapshot", "find", "f.tmp@1"])[0]["snapshot"], *taken);
+    let (cat, restore) = (mounted.refused(&["cat", "f.tmp@1"]), ["restore", "f.tmp@1"]);
+    assert!(cat.contains("the content of this version was not kept: ") && !cat.contains(&taken));
+    let restored = mounted.run(&restore);
+    assert!(!restored.status.success() && told(&restored).contains("was not kept: "));
+    assert_eq!(fs::read_to_string(mounted.at("f.tmp")).unwrap(), "two");
+}
