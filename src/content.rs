@@ -1,7 +1,10 @@
 //! From a version to its bytes.
 //!
 //! Owns the way there: the catalog says what became of a content, and the backing directory or the store
-//! has it, in a file of its own or packed. Never writes, and never checks what it opens: whoever reads knows the digest.
+//! has it, in a file of its own or packed, or else a snapshot. Never writes, and checks only what comes out of a
+//! snapshot: whoever reads knows the digest.
+
+mod snapshots;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -16,6 +19,8 @@ use crate::store::{Packed, Store};
 use crate::sys::{Errno, xattr};
 use crate::types::{ContentHash, FileId, Loss, Seq, Xattrs};
 
+pub use snapshots::SnapshotDirs;
+
 /// Why a content cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ContentError {
@@ -25,6 +30,17 @@ pub enum ContentError {
     /// Nobody has it.
     #[error("the content of this version was not kept: {0}")]
     Lost(Loss),
+    /// Nobody has it, and a snapshot that should have something else.
+    #[error(
+        "the content of this version was not kept: {loss}, and the snapshot `{snapshot}` has other \
+         bytes in its place"
+    )]
+    Other {
+        /// Why it was not kept.
+        loss: Loss,
+        /// The newest of those that should have it.
+        snapshot: String,
+    },
     /// It was kept, but the store cannot be read.
     #[error("the store cannot be read, or nothing is kept here (`-o keep=none`)")]
     NoStore,
@@ -96,12 +112,18 @@ pub struct Wanted<'c> {
 pub struct Contents {
     backing: Arc<OwnedFd>,
     store: Option<Arc<Store>>,
+    snapshots: Option<Arc<dyn SnapshotDirs>>,
 }
 
 impl Contents {
     /// The contents of a backing directory, with what was preserved of it.
     pub fn new(backing: Arc<OwnedFd>, store: Option<Arc<Store>>) -> Self {
-        Self { backing, store }
+        Self { backing, store, snapshots: None }
+    }
+
+    /// The same, with what only snapshots have.
+    pub fn with_snapshots(self, snapshots: Arc<dyn SnapshotDirs>) -> Self {
+        Self { snapshots: Some(snapshots), ..self }
     }
 
     /// How many packs there are to read from, and how large they are.
@@ -123,7 +145,7 @@ impl Contents {
             let opened = match (source, &self.store) {
                 (Source::Head, _) => return self.open_head(reader, at.0),
                 (Source::Empty, _) => rustix::fs::open("/dev/null", READ, Mode::empty()),
-                (Source::Lost(loss), _) => return Err(ContentError::Lost(loss)),
+                (Source::Lost(loss), _) => return self.open_in_snapshot(reader, version, loss),
                 (Source::Object(hash), Some(store)) => match store.open_object(hash) {
                     Err(Errno::NOENT) => match store.open_packed(hash)? {
                         Some(packed) => return Ok(Content::Packed(packed)),
@@ -145,6 +167,24 @@ impl Contents {
             }
         }
         Err(ContentError::Open { what: "what was kept".into(), source: Errno::NOENT })
+    }
+
+    /// Why the content of a version cannot be had, as far as the catalog knows: a snapshot is not looked into.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn why_lost(
+        &self,
+        reader: &Reader,
+        version: VersionKey,
+    ) -> Result<Option<ContentError>, ContentError> {
+        Ok(match reader.bytes_of(version)? {
+            None => Some(ContentError::TakenBack),
+            Some((_, Source::Lost(loss))) if !self.may_be_in_snapshot(reader, version)? => {
+                Some(ContentError::Lost(loss))
+            }
+            Some(_) => None,
+        })
     }
 
     fn open_head(&self, reader: &Reader, file: FileId) -> Result<Content, ContentError> {

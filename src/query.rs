@@ -240,7 +240,10 @@ impl QueryError {
             | Self::Snapshot(SnapshotFailure::Unknown { .. })
             | Self::NoCollection { .. } => FailureCode::NotFound,
             Self::Content(
-                ContentError::Lost(_) | ContentError::TakenBack | ContentError::NoStore,
+                ContentError::Lost(_)
+                | ContentError::Other { .. }
+                | ContentError::TakenBack
+                | ContentError::NoStore,
             ) => FailureCode::NotKept,
             Self::Plan(PlanError::NotFound { .. }) => FailureCode::NotFound,
             Self::Plan(PlanError::Live { .. } | PlanError::Moved { .. })
@@ -436,7 +439,19 @@ fn answer_request(
             };
             Ok(query.answer.record(&status)?)
         }
-        Request::Snapshots { what: SnapshotOrder::List } => query.remembered_snapshots(),
+        Request::Snapshots { what: SnapshotOrder::List } => {
+            for record in query.remembered_snapshots()? {
+                query.answer.record(&record)?;
+            }
+            Ok(())
+        }
+        Request::Snapshots { what: SnapshotOrder::Show { name } } => {
+            let there = query.remembered_snapshots()?;
+            query.show_snapshot(name, there)
+        }
+        Request::Snapshots { what: SnapshotOrder::Find { path, version } } => {
+            query.snapshots_with(&path.0, version.as_deref())
+        }
         Request::Snapshots { what: SnapshotOrder::Diff { from, to, after, limit } } => {
             query.snapshot_diff(from, to.as_deref(), after.as_ref(), *limit)
         }

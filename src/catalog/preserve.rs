@@ -382,6 +382,16 @@ impl Reader {
         at: VersionKey,
         source: Source,
     ) -> Result<(VersionKey, Source), CatalogError> {
+        self.place_by(at, source, |_| {})
+    }
+
+    /// The same; `pass` hears of every other version on the way there.
+    pub(super) fn place_by(
+        &self,
+        at: VersionKey,
+        source: Source,
+        mut pass: impl FnMut(VersionKey),
+    ) -> Result<(VersionKey, Source), CatalogError> {
         /// What was moved from file to file more often goes in a circle.
         const MOST: u32 = 1000;
         let (mut at, mut source, mut moves) = (at, source, 0);
@@ -391,6 +401,7 @@ impl Reader {
                 return Ok((at, Source::Lost(Loss::Unseen)));
             }
             (at, source) = step;
+            pass(at);
         }
         Ok((at, source))
     }

@@ -43,10 +43,11 @@ pub struct SnapshotRow {
     pub gone_ns: Option<i64>,
 }
 
-const COLUMNS: &str = "backend, dataset, guid, name, class, createtxg, seq, time_ns, held, gone_ns";
+pub(super) const COLUMNS: &str =
+    "backend, dataset, guid, name, class, createtxg, seq, time_ns, held, gone_ns";
 
 impl SnapshotRow {
-    fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+    pub(super) fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             backend: row.get(0)?,
             dataset: row.get(1)?,

@@ -3,18 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::clock::now_ns;
 use crate::config::OWN_DIR;
+use crate::control::client::ClientError;
 use crate::control::lookup::Target;
 use crate::migrate::advice::quoted;
-use crate::query::request::{PruneMode, Request};
+use crate::query::request::{FailureCode, PathField, PruneMode, Request};
 use crate::query::snapshots::{
     KeepField, SnapshotChange, SnapshotDiffRecord, SnapshotOrder, SnapshotPruneRecord,
-    SnapshotRecord,
+    SnapshotRecord, SnapshotShowRecord, SnapshotVersionRecord,
 };
 use crate::retention::Count;
 use crate::snapshots::{Class, ClassError};
 
-use super::output::{Output, Style, size};
+use super::cat::split_version;
+use super::output::{Column, Format, Output, Style, ago, escape, short, size};
 use super::{Advised, Context, Outcome};
 
 /// Take, list, compare and destroy snapshots of the backing filesystem
@@ -29,6 +32,7 @@ enum Command {
     Create(Create),
     List(List),
     Show(Named),
+    Find(Find),
     Diff(Diff),
     Prune(Prune),
     Hold(Named),
@@ -53,13 +57,22 @@ struct List {
     mountpoint: Option<PathBuf>,
 }
 
-/// Name one snapshot: `show` it, `hold` it so that nothing destroys it, `release` it, or print how to go back to it
+/// Name one snapshot: `show` it and what would be lost with it, `hold` it so that nothing destroys it,
+/// `release` it, or print how to go back to it
 #[derive(Debug, clap::Args)]
 struct Named {
     /// Which
     name: String,
     /// The mount, or any path in it [default: that of the working directory]
     mountpoint: Option<PathBuf>,
+}
+
+/// Find the snapshots that have a version of a file, the newest first
+#[derive(Debug, clap::Args)]
+struct Find {
+    /// The file, which may be gone; with @VERSION as in `horace cat` [default: all its versions]
+    #[arg(value_name = "PATH[@VERSION]")]
+    path: PathBuf,
 }
 
 /// Tell what has changed from one snapshot to another, or to now
@@ -126,16 +139,16 @@ impl Snapshot {
                 one(context, mountpoint, SnapshotOrder::Release { name })
             }
             Command::List(List { mountpoint }) => one(context, mountpoint, SnapshotOrder::List),
-            Command::Show(named) => {
-                let (_, found) = find(context, &named)?;
-                match context.out.format {
-                    super::output::Format::Json => {
-                        context.out.line(&serde_json::to_vec(&found)?)?;
-                    }
-                    super::output::Format::Human => show(&mut context.out, &found)?,
+            Command::Show(Named { name, mountpoint }) => {
+                let target = context.dir_target(mountpoint.as_deref())?;
+                let what = SnapshotOrder::Show { name: name.clone() };
+                let request = Request::Snapshots { what };
+                match context.ask(&target, &request, |out, record| show(out, &record)) {
+                    Err(error) if is_not_found(&error) => Err(no_snapshot(&name).into()),
+                    asked => asked.map(|_| Outcome::Complete),
                 }
-                Ok(Outcome::Complete)
             }
+            Command::Find(find) => find.run(context),
             Command::Diff(diff) => diff.run(context),
             Command::Prune(prune) => prune.run(context),
             Command::RollbackPlan(named) => plan(context, &named),
@@ -175,21 +188,29 @@ fn remarks(record: &SnapshotRecord) -> Vec<String> {
     held.into_iter().chain(base).chain(clones).collect()
 }
 
-fn show(out: &mut Output, record: &SnapshotRecord) -> anyhow::Result<()> {
+fn show(out: &mut Output, shown: &SnapshotShowRecord) -> anyhow::Result<()> {
+    let record = &shown.snapshot;
     print(out, record)?;
     let at = match &*record.backend {
         "zfs" => format!("{}@{}", record.dataset, record.name),
         _ => format!("{}/.horace/snapshots/{}", record.dataset, record.name),
     };
+    let only = shown.only.map(|only| {
+        let versions = if only.versions == 1 { "version" } else { "versions" };
+        format!("{} {versions}, {}", only.versions, size(only.bytes))
+    });
     let facts = [
-        ("taken", record.time.clone()),
-        ("of", record.dataset.clone()),
-        ("is", at),
-        ("guid", record.guid.clone()),
-        ("class", record.class.clone().unwrap_or_else(|| "none".into())),
+        ("taken", Some(record.time.clone())),
+        ("of", Some(record.dataset.clone())),
+        ("is", Some(at)),
+        ("guid", Some(record.guid.clone())),
+        ("class", Some(record.class.clone().unwrap_or_else(|| "none".into()))),
+        ("only here", only),
     ];
     for (name, text) in facts {
-        out.line(format!("  {name}: {}", text.escape_debug()).as_bytes())?;
+        if let Some(text) = text {
+            out.line(format!("  {name}: {}", text.escape_debug()).as_bytes())?;
+        }
     }
     Ok(())
 }
@@ -200,13 +221,50 @@ fn find(context: &mut Context, named: &Named) -> anyhow::Result<(Target, Snapsho
     let request = Request::Snapshots { what: SnapshotOrder::List };
     let records: Vec<SnapshotRecord> = super::ask::collect(&target, &request)?;
     let found = records.into_iter().find(|record| record.name == named.name);
-    let found = found.ok_or_else(|| {
-        Advised::new(
-            format!("there is no snapshot `{}`", named.name),
-            "`horace snapshot list` names them",
-        )
-    })?;
-    Ok((target, found))
+    Ok((target, found.ok_or_else(|| no_snapshot(&named.name))?))
+}
+
+fn no_snapshot(name: &str) -> Advised {
+    Advised::new(format!("there is no snapshot `{name}`"), "`horace snapshot list` names them")
+}
+
+fn is_not_found(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<ClientError>();
+    matches!(refused, Some(ClientError::Refused(failure)) if failure.code == FailureCode::NotFound)
+}
+
+impl Find {
+    fn run(self, context: &mut Context) -> anyhow::Result<Outcome> {
+        let (path, version) = split_version(&self.path);
+        let target = context.target(path)?;
+        let what = SnapshotOrder::Find { path: PathField(target.path().into()), version };
+        let now = now_ns();
+        let mut rows = Vec::new();
+        let request = Request::Snapshots { what };
+        context.ask(&target, &request, |_, found: SnapshotVersionRecord| {
+            rows.push(vec![
+                found.number.to_string(),
+                size(found.size),
+                short(found.sha256),
+                found.snapshot,
+                ago(&found.time, now),
+                escape(&found.path.0),
+            ]);
+            Ok(())
+        })?;
+        if context.out.format == Format::Human {
+            const COLUMNS: [Column; 6] = [
+                Column::Right("VERSION"),
+                Column::Right("SIZE"),
+                Column::Left("SHA256"),
+                Column::Left("SNAPSHOT"),
+                Column::Left("TAKEN"),
+                Column::Left("PATH IN IT"),
+            ];
+            context.out.table(&COLUMNS, &rows)?;
+        }
+        Ok(Outcome::Complete)
+    }
 }
 
 impl Diff {
@@ -244,7 +302,7 @@ impl Prune {
         let mut failed = false;
         context.ask_and_look(&target, &request, |out, record: SnapshotPruneRecord| {
             failed |= record.error.is_some();
-            if out.format == super::output::Format::Json {
+            if out.format == Format::Json {
                 return Ok(());
             }
             let (word, style) =

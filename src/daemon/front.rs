@@ -13,6 +13,7 @@ use super::restorer::Restorer;
 use crate::api::{self, CertFiles, Tls, TlsError};
 use crate::causes::with_causes;
 use crate::config::{Api, MountConfig};
+use crate::content::Contents;
 use crate::control::registry::{self, Registration};
 use crate::control::{Server, ServerConfig};
 use crate::fuse::session::PassthroughStatus;
@@ -80,10 +81,13 @@ impl Daemon {
             asker,
             restorer: Restorer(Arc::clone(&self.fs)),
         };
+        let backing = Arc::new(backing);
+        let contents = Contents::new(Arc::clone(&backing), self.store.clone());
+        let contents = contents.with_snapshots(Arc::clone(&self.snapshots) as _);
         let service = Arc::new(Service {
             catalog: Arc::clone(&self.catalog),
-            backing: Arc::new(backing),
-            store: self.store.clone(),
+            backing,
+            contents,
             mountpoint: self.config.mountpoint.clone(),
             host: Arc::new(host),
         });

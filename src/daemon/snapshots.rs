@@ -25,6 +25,7 @@ use crate::catalog::{Catalog, CatalogError, SnapshotRow, SnapshotsSeen};
 use crate::causes::with_causes;
 use crate::clock::now_ns;
 use crate::config::{SnapshotSettings, Snapshots};
+use crate::content::SnapshotDirs;
 use crate::fs::{Fs, StillError};
 use crate::query::request::PruneMode;
 use crate::query::snapshots::{
@@ -274,6 +275,12 @@ impl Snapshotter {
         }
         self.look()?;
         Ok(records)
+    }
+}
+
+impl SnapshotDirs for Snapshotter {
+    fn open_dir(&self, name: &str) -> Result<OwnedFd, String> {
+        self.backend.open(name).map_err(|error| with_causes(&error))
     }
 }
 

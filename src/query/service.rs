@@ -21,7 +21,6 @@ use crate::catalog::{Catalog, CatalogError, CollectionChange, FileHistory, Label
 use crate::content::{Content, Contents};
 use crate::pruning::{Scope, Verdict};
 use crate::restore::{Action, Means, Step, carry_out};
-use crate::store::Store;
 use crate::sys::creds::Actor;
 use crate::types::Writer;
 
@@ -45,8 +44,8 @@ pub struct Service {
     pub catalog: Arc<Catalog>,
     /// The backing directory.
     pub backing: Arc<OwnedFd>,
-    /// What was preserved of it.
-    pub store: Option<Arc<Store>>,
+    /// What is in it, and what is left of what was.
+    pub contents: Contents,
     /// Where it is mounted: who cannot get there nor to the backing directory sees nothing.
     pub mountpoint: PathBuf,
     /// The mount.
@@ -97,8 +96,7 @@ impl Service {
         client.check_reach()?;
         self.host.settle_soon();
         self.catalog.barrier();
-        let contents = self.contents();
-        client.query(|query| query.open_content(&contents, path, version, at_ns))
+        client.query(|query| query.open_content(&self.contents, path, version, at_ns))
     }
 
     fn guard(&self, by: &Actor) -> Guard {
@@ -107,10 +105,6 @@ impl Service {
         } else {
             Guard::user(by.identity.clone(), Arc::clone(&self.backing))
         }
-    }
-
-    fn contents(&self) -> Contents {
-        Contents::new(Arc::clone(&self.backing), self.store.clone())
     }
 }
 
@@ -185,7 +179,6 @@ impl Client<'_, '_> {
         }
         self.service.catalog.barrier();
         let (service, by) = (self.service, self.by);
-        let contents = service.contents();
         self.query(|query| match request {
             Request::Search { path, filter } => {
                 query.search(&path.0, filter, Some(service.catalog.names()))
@@ -194,7 +187,7 @@ impl Client<'_, '_> {
                 query.collections(&path.0, after, *limit, Some(&by.identity))
             }
             Request::Collection { name } => query.collection(name, Some(&by.identity)),
-            _ => answer_request(query, &contents, request),
+            _ => answer_request(query, &service.contents, request),
         })
     }
 
@@ -224,7 +217,7 @@ impl Client<'_, '_> {
 
     fn status(&mut self) -> Result<(), QueryError> {
         let service = self.service;
-        let packs = service.contents().pack_totals();
+        let packs = service.contents.pack_totals();
         let known = service.catalog.read_committed(|reader| {
             let space = SpaceRecord::new(reader, packs)?;
             let (seq, totals) = (reader.seq()?, reader.totals()?);
@@ -294,6 +287,10 @@ impl Client<'_, '_> {
                     self.answer.record(&record)?;
                 }
             }
+            SnapshotOrder::Show { name } => {
+                let there = host.list()?;
+                return self.query(|query| query.show_snapshot(name, there));
+            }
             SnapshotOrder::Create { class } => {
                 self.answer.record(&host.create(*class)?)?;
             }
@@ -307,6 +304,11 @@ impl Client<'_, '_> {
             }
             SnapshotOrder::Release { name } => {
                 self.answer.record(&host.hold(name, SnapshotHold::Release)?)?;
+            }
+            SnapshotOrder::Find { path, version } => {
+                service.host.settle_soon();
+                service.catalog.barrier();
+                return self.query(|query| query.snapshots_with(&path.0, version.as_deref()));
             }
             SnapshotOrder::Diff { from, to, after, limit } => {
                 service.catalog.barrier();
@@ -378,13 +380,13 @@ impl Client<'_, '_> {
     /// Plans how to bring something back, and does it if it is to be done.
     fn bring_back(&mut self, what: &BringBack, run: Run) -> Result<(), QueryError> {
         let service = self.service;
-        let contents = service.contents();
+        let contents = &service.contents;
         let tree = match run {
             Run::Plan => None,
             Run::Do => Some(service.host.tree().map_err(QueryError::Host)?),
         };
         service.catalog.barrier();
-        let (steps, ids) = self.query(|query| query.plan(&contents, what))?;
+        let (steps, ids) = self.query(|query| query.plan(contents, what))?;
         let answer = &mut *self.answer;
         let mut tell = |step: &Step, outcome, reason| {
             answer.record(&RestoreRecord::new(ids.uuid(step.file), step, outcome, reason))
@@ -398,7 +400,7 @@ impl Client<'_, '_> {
             }
             return Ok(());
         };
-        let means = Means { by: self.by, tree, catalog: &service.catalog, contents: &contents };
+        let means = Means { by: self.by, tree, catalog: &service.catalog, contents };
         carry_out(&steps, means, |step, done| match done {
             Ok(()) => tell(step, Outcome::Done, None),
             Err(reason) => tell(step, Outcome::Failed, Some(reason)),

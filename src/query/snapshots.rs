@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::request::{FromPathField, PathField, PruneMode};
 use super::{Query, QueryError};
-use crate::catalog::{ByWhom, CatalogError, NodeInfo, Reader, SnapshotRow, When};
+use crate::catalog::{ByWhom, CatalogError, NodeInfo, OnlyThere, Reader, SnapshotRow, When};
 pub use crate::retention::Count;
 pub use crate::snapshots::Class;
 use crate::snapshots::{Fate, Snapshot, SnapshotName};
@@ -22,6 +22,11 @@ use crate::types::{ContentHash, FileId, Kind, Seq};
 pub enum SnapshotOrder {
     /// To list them.
     List,
+    /// One, and what only it has.
+    Show {
+        /// Which.
+        name: String,
+    },
     /// To take one.
     Create {
         /// Of which class.
@@ -43,6 +48,14 @@ pub enum SnapshotOrder {
     Release {
         /// Which.
         name: String,
+    },
+    /// Which of them have a version of a path, or all its versions.
+    Find {
+        /// Whose.
+        #[serde(flatten)]
+        path: PathField,
+        /// Which; all if left out.
+        version: Option<String>,
     },
     /// What has changed from one to another, or to now.
     Diff {
@@ -136,6 +149,25 @@ impl SnapshotRecord {
     }
 }
 
+/// A snapshot, and what would be lost with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotShowRecord {
+    /// Which.
+    #[serde(flatten)]
+    pub snapshot: SnapshotRecord,
+    /// What neither the store nor a live file nor another snapshot has; null if this catalog has not marked it.
+    pub only: Option<SnapshotOnlyRecord>,
+}
+
+/// What only one snapshot has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotOnlyRecord {
+    /// Versions.
+    pub versions: u64,
+    /// Sizes of their contents in bytes, each content counted once.
+    pub bytes: u64,
+}
+
 /// What becomes of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SnapshotPruneRecord {
@@ -155,6 +187,26 @@ impl SnapshotPruneRecord {
     pub fn new(snapshot: SnapshotRecord, fate: &Fate) -> Self {
         Self { snapshot, drop: !fate.is_keep(), reason: fate.reason(), error: None }
     }
+}
+
+/// A version in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotVersionRecord {
+    /// Its position in the history of the path that was asked for, from 1 for the oldest.
+    pub number: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its digest.
+    pub sha256: Option<ContentHash>,
+    /// The snapshot.
+    pub snapshot: String,
+    /// When that was taken.
+    pub time: String,
+    /// The last change that is in it.
+    pub seq: Seq,
+    /// Where the version is in it.
+    #[serde(flatten)]
+    pub path: PathField,
 }
 
 /// What has changed from one snapshot to another.
@@ -307,9 +359,53 @@ pub struct SnapshotClassStatus {
 
 impl Query<'_, '_> {
     /// Every snapshot that the catalog knows to be there.
-    pub(super) fn remembered_snapshots(&mut self) -> Result<(), QueryError> {
-        for row in self.reader.snapshots()? {
-            self.answer.record(&SnapshotRecord::remembered(row))?;
+    pub(super) fn remembered_snapshots(&mut self) -> Result<Vec<SnapshotRecord>, QueryError> {
+        let rows = self.reader.snapshots()?;
+        Ok(rows.into_iter().map(SnapshotRecord::remembered).collect())
+    }
+
+    /// The one of a name among the snapshots that are there, with what only it has.
+    pub(super) fn show_snapshot(
+        &mut self,
+        name: &str,
+        there: Vec<SnapshotRecord>,
+    ) -> Result<(), QueryError> {
+        let found = there.into_iter().find(|snapshot| snapshot.name == name);
+        let snapshot = found.ok_or_else(|| SnapshotFailure::Unknown { name: name.into() })?;
+        let known = self.reader.snapshots()?;
+        let only = match known.iter().find(|row| row.guid == snapshot.guid) {
+            Some(row) => {
+                let OnlyThere { versions, bytes } = self.reader.only_in(row)?;
+                Some(SnapshotOnlyRecord { versions, bytes })
+            }
+            None => None,
+        };
+        Ok(self.answer.record(&SnapshotShowRecord { snapshot, only })?)
+    }
+
+    /// The snapshots that have a version of a path, or each of its versions, the newest first.
+    pub(super) fn snapshots_with(
+        &mut self,
+        path: &[u8],
+        version: Option<&str>,
+    ) -> Result<(), QueryError> {
+        let versions = match version {
+            Some(name) => vec![self.version_named(path, name)?],
+            None => self.lineage(path)?,
+        };
+        for (number, version) in versions.into_iter().rev() {
+            for found in self.reader.in_snapshots((version.file, version.number))? {
+                let path = found.paths.into_iter().next().unwrap_or_default();
+                self.answer.record(&SnapshotVersionRecord {
+                    number,
+                    size: version.size,
+                    sha256: version.hash,
+                    snapshot: found.snapshot.name,
+                    time: rfc3339(found.snapshot.time_ns),
+                    seq: found.snapshot.seq,
+                    path: PathField(path),
+                })?;
+            }
         }
         Ok(())
     }

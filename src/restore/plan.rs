@@ -1,7 +1,7 @@
 //! What all plans are made of.
 
 use super::{Action, PlanError, Step};
-use crate::catalog::{NodeInfo, Reader, Source, When};
+use crate::catalog::{NodeInfo, Reader, When};
 use crate::content::Contents;
 use crate::types::{Facts, FileId, Kind, Seq, Timestamp};
 
@@ -29,8 +29,8 @@ impl<'p> Planner<'p> {
         let impossible = |reason: &str| Action::Impossible(reason.into());
         let action = match node.kind {
             Kind::File if node.version == 0 => impossible("it had not been closed by then"),
-            Kind::File => match self.lost(node)? {
-                Some(reason) => Action::Impossible(reason),
+            Kind::File => match self.contents.why_lost(self.reader, (node.id, node.version))? {
+                Some(reason) => Action::Impossible(reason.to_string()),
                 None => Action::File {
                     number: node.version,
                     size_bytes: node.size,
@@ -52,17 +52,6 @@ impl<'p> Planner<'p> {
             }
         };
         Ok(Step { path: path.into(), file: node.id, at, action })
-    }
-
-    /// Why the content of a file's version cannot be had.
-    fn lost(&mut self, node: &NodeInfo) -> Result<Option<String>, PlanError> {
-        Ok(match self.reader.bytes_of((node.id, node.version))? {
-            None => Some("the version was taken back".into()),
-            Some((_, Source::Lost(loss))) => {
-                Some(format!("the content of this version was not kept: {loss}"))
-            }
-            Some(_) => None,
-        })
     }
 
     /// What a file had besides its content after a change.

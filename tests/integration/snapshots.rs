@@ -423,3 +423,290 @@ fn the_schedule_takes_the_first_of_each_class_and_monitoring_hears_of_it() {
     let check = mounted.run(&["check", "snapshots", mounted.backing.to_str().unwrap()]);
     assert_eq!(check.status.code(), Some(3), "{}", told(&check));
 }
+
+/// Keeps nothing but the newest version of each file.
+const ONE: &str = "[retention]\nexclude = [\"*.tmp\"]\n\
+                   [retention.default]\nkeep = { last = 1 }\nlimit = {}\n";
+
+impl Volume {
+    /// A mount over it that keeps one version of each file, and no `*.tmp`.
+    fn forgetful(&self, options: &str) -> Mounted {
+        let options = format!("snapshots=off,{options}");
+        let mut mounted = Mounted::unmounted_on(self.path(), &options);
+        mounted.configure(ONE);
+        mounted.start();
+        mounted.wait_reconciled();
+        mounted
+    }
+
+    /// Does something in a snapshot as root can, although nobody should.
+    fn tamper(&self, snapshot: &str, script: &str) {
+        let at = self.path().join(".horace/snapshots").join(snapshot);
+        let set = |value: &str| {
+            let mut btrfs = Command::new("btrfs");
+            must(
+                btrfs.args(["property", "set", "-f", "-t", "subvol"]).arg(&at).args(["ro", value]),
+            );
+        };
+        set("false");
+        must(Command::new("bash").args(["-euc", script]).current_dir(&at));
+        set("true");
+    }
+}
+
+impl Mounted {
+    /// Takes a snapshot; its name.
+    fn snap(&self) -> String {
+        text(&self.take("frequent")["name"])
+    }
+
+    /// Gives up what is not the newest version.
+    fn prune_all(&self) {
+        self.ok(&["prune"]);
+        self.sync();
+    }
+
+    /// Why something did not work.
+    fn refused(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+        assert!(output.stdout.is_empty(), "nothing is given out: {}", told(&output));
+        told(&output)
+    }
+}
+
+/// "The content of a version that was not kept is read from a snapshot that has it."
+#[test]
+fn a_version_that_was_pruned_is_read_and_restored_from_a_snapshot() {
+    let Some(volume) = Volume::new(BackendKind::Btrfs) else { return };
+    let mounted = volume.forgetful("");
+    let large = crate::tools::noise(1, 9 << 20);
+    fs::create_dir(mounted.at("d")).unwrap();
+    fs::write(mounted.at("d/f"), "one").unwrap();
+    fs::write(mounted.at("large"), &large).unwrap();
+    fs::write(mounted.at("gone.tmp"), "gone").unwrap();
+    let first = mounted.snap();
+    mounted.shell("echo two > d/f; echo two > large; rm gone.tmp; echo three > d/f");
+    mounted.prune_all();
+    let log = mounted.log_of("d/f");
+    assert_eq!((&log[0]["content"], &log[0]["content_reason"]), (&"none".into(), &"pruned".into()));
+    assert_eq!(mounted.ok(&["cat", "d/f@1"]), "one");
+    assert_eq!(mounted.ok(&["cat", "gone.tmp"]), "gone", "of a file that is gone");
+    assert!(mounted.refused(&["cat", "d/f@2"]).contains("was not kept: pruned\n"), "in none");
+    let read = mounted.run(&["cat", "large@1"]);
+    assert!(read.status.success() && read.stdout == large, "{:?}", read.status);
+    mounted.ok(&["restore", "d/f@1"]);
+    mounted.ok(&["restore", "large@1"]);
+    mounted.ok(&["undelete", "gone.tmp"]);
+    assert_eq!(fs::read_to_string(mounted.at("d/f")).unwrap(), "one");
+    assert_eq!(fs::read(mounted.at("large")).unwrap(), large);
+    assert_eq!(fs::read_to_string(mounted.at("gone.tmp")).unwrap(), "gone");
+    mounted.sync();
+    let elsewhere = mounted.scratch("elsewhere");
+    mounted.ok(&["restore", "d/f@1", "--to", elsewhere.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "one");
+    // A whole directory, as it was.
+    mounted.shell("echo four > d/f");
+    mounted.prune_all();
+    let then = mounted.snapshots().iter().find(|s| s["name"] == *first).unwrap()["time"].clone();
+    mounted.ok(&["restore", "d", "--at", &text(&then)]);
+    assert_eq!(fs::read_to_string(mounted.at("d/f")).unwrap(), "one");
+}
+
+#[test]
+fn a_version_that_nobody_kept_is_restored_over_http_from_a_snapshot() {
+    let Some(volume) = Volume::new(BackendKind::Btrfs) else { return };
+    let mut mounted = Mounted::unmounted_on(volume.path(), "");
+    mounted.set_all_options("api=127.0.0.1:0,snapshots=off,keep=content");
+    mounted.configure(ONE);
+    mounted.start();
+    mounted.wait_reconciled();
+    fs::write(mounted.at("f"), "one").unwrap();
+    mounted.snap();
+    fs::write(mounted.at("f"), "two").unwrap();
+    mounted.prune_all();
+    let url = text(&mounted.status()["api"]);
+    let content = format!("{url}/api/v1/content?path=f&version=1");
+    let mut curl = Command::new("curl");
+    assert_eq!(must(curl.args(["-sS", "--fail", "--max-time", "60", &content])), "one");
+    let key = mounted.ok(&["key", "create", "test", ".", "--scope", "restore"]);
+    let header = format!("Authorization: Bearer {}", key.trim());
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--fail", "--max-time", "60", "-H", &header]);
+    curl.args([
+        "-H",
+        "Content-Type: application/json",
+        "-d",
+        r#"{"path":"f","version":"1","dry_run":false}"#,
+    ]);
+    must(curl.arg(format!("{url}/api/v1/restore")));
+    assert_eq!(fs::read_to_string(mounted.at("f")).unwrap(), "one");
+}
+
+/// "All of it is compared with the digest first: what is something else, by whatever path, is not used."
+#[test]
+fn what_a_snapshot_has_in_place_of_a_version_is_not_used() {
+    let Some(volume) = Volume::new(BackendKind::Btrfs) else { return };
+    let mounted = volume.forgetful("");
+    mounted
+        .shell("mkdir d; for f in d/same d/size d/link d/pipe d/missing a; do echo one > $f; done");
+    let older = mounted.snap();
+    mounted.shell("touch x");
+    let newer = mounted.snap();
+    mounted.shell("for f in d/same d/size d/link d/pipe d/missing a; do echo two > $f; done");
+    mounted.prune_all();
+    let others = "echo eno > d/same; echo longer > d/size; ln -sf ../a d/link; rm d/pipe d/missing; mkfifo d/pipe";
+    volume.tamper(&newer, others);
+    // Where the newer one is wrong, the older one still is right.
+    for name in ["same", "size", "link", "pipe", "missing"] {
+        assert_eq!(mounted.ok(&["cat", &format!("d/{name}@1")]), "one\n", "{name}");
+    }
+    volume.tamper(&older, others);
+    for name in ["same", "size", "link", "pipe", "missing"] {
+        let said = mounted.refused(&["cat", &format!("d/{name}@1")]);
+        let reason = format!("was not kept: pruned, and the snapshot `{newer}` has other bytes");
+        assert!(said.contains(&reason), "{name}: {said}");
+        let refused = mounted.run(&["restore", &format!("d/{name}@1")]);
+        assert!(!refused.status.success() && told(&refused).contains(&reason), "{name}");
+        assert_eq!(fs::read_to_string(mounted.at("d").join(name)).unwrap(), "two\n");
+    }
+    assert_eq!(mounted.ok(&["cat", "a@1"]), "one\n", "the others are as they were");
+    // The same bytes behind a symlink are not looked for.
+    for snapshot in [&newer, &older] {
+        volume.tamper(snapshot, "mv a b; mkdir e; mv b e/a; rm -r d; ln -s e d; cp e/a e/same");
+    }
+    assert!(mounted.refused(&["cat", "d/same@1"]).contains("has other bytes in its place"));
+}
+
+#[test]
+fn a_file_is_found_in_a_snapshot_by_the_name_that_it_had() {
+    let Some(volume) = Volume::new(BackendKind::Btrfs) else { return };
+    let mounted = volume.forgetful("");
+    mounted.shell("mkdir -p old/deep; echo one > old/deep/f; echo other > old/deep/g");
+    let snapshot = mounted.snap();
+    mounted.shell("mv old new; mv new/deep/f new/f; mv new/deep/g new/deep/f; echo two > new/f; echo two > new/deep/f");
+    mounted.prune_all();
+    assert_eq!(mounted.ok(&["cat", "new/f@1"]), "one\n");
+    assert_eq!(mounted.ok(&["cat", "new/deep/f@1"]), "one\n", "it had the name first");
+    assert_eq!(mounted.ok(&["cat", "new/deep/f@2"]), "other\n");
+    // The snapshot goes, and the old reason is given.
+    let at = volume.path().join(".horace/snapshots").join(&snapshot);
+    must(Command::new("btrfs").args(["subvolume", "delete"]).arg(&at));
+    assert!(mounted.refused(&["cat", "new/f@1"]).contains("was not kept: pruned\n"));
+    mounted.snapshots();
+    assert!(mounted.refused(&["cat", "new/f@1"]).contains("was not kept: pruned\n"));
+}
+
+#[test]
+fn the_beginning_of_what_grew_is_in_a_snapshot_of_that() {
+    let Some(volume) = Volume::new(BackendKind::Btrfs) else { return };
+    let mut mounted = volume.forgetful("");
+    mounted.shell("echo one > log; echo two >> log");
+    mounted.snap();
+    mounted.shell("echo new > log");
+    mounted.prune_all();
+    assert_eq!(mounted.log_of("log")[0]["content"], "none");
+    assert_eq!(mounted.ok(&["cat", "log@1"]), "one\n");
+    assert_eq!(mounted.ok(&["cat", "log@2"]), "one\ntwo\n");
+    // The daemon alone looks there, and not for views.
+    assert!(fs::read(mounted.at(".horace/versions/log/2")).is_err());
+    mounted.umount();
+    let log = mounted.backing.join("log@2");
+    assert!(mounted.refused(&["cat", log.to_str().unwrap()]).contains("was not kept: pruned\n"));
+}
+
+/// "`horace snapshot find PATH[@VERSION]` tells which of them have a version, and where."
+#[test]
+fn the_snapshots_that_have_a_version_are_told() {
+    let Some(volume) = Volume::new(BackendKind::Btrfs) else { return };
+    let mut mounted = volume.forgetful("");
+    mounted.shell("mkdir d; echo one > d/f");
+    let mut names = vec![mounted.snap()];
+    mounted.shell("mv d/f g");
+    names.push(mounted.snap());
+    mounted.shell("echo two > g");
+    names.push(mounted.snap());
+    mounted.shell("echo three > g");
+    let find = |mounted: &Mounted, what: &str| -> Vec<(u64, String, String)> {
+        let found = mounted.records(&["snapshot", "find", what]);
+        let one = |r: &serde_json::Value| {
+            (r["number"].as_u64().unwrap(), text(&r["snapshot"]), text(&r["path"]))
+        };
+        found.iter().map(one).collect()
+    };
+    let found = |number, snapshot: &str, path: &str| (number, snapshot.into(), path.into());
+    let first = [found(1, &names[1], "g"), found(1, &names[0], "d/f")];
+    let second = [found(2, &names[2], "g")];
+    assert_eq!(find(&mounted, "g@1"), first);
+    assert_eq!(find(&mounted, "g@2"), second);
+    assert_eq!(find(&mounted, "g"), [&second[..], &first].concat());
+    assert_eq!(find(&mounted, "g@3"), []);
+    let shown = mounted.ok(&["snapshot", "find", "g"]);
+    let lines: Vec<_> = shown.lines().collect();
+    assert!(
+        lines.len() == 4 && lines[0].contains("SNAPSHOT") && lines[3].ends_with("d/f"),
+        "{shown}"
+    );
+    let unknown = mounted.run(&["snapshot", "find", "none"]);
+    assert_eq!(unknown.status.code(), Some(1), "{}", told(&unknown));
+    mounted.umount();
+    let path = mounted.backing.join("g@1");
+    assert_eq!(find(&mounted, path.to_str().unwrap()), first, "also without a daemon");
+}
+
+/// "`show` tells also what would be lost with a snapshot."
+#[test]
+fn what_only_one_snapshot_has_is_told() {
+    let Some(volume) = Volume::new(BackendKind::Btrfs) else { return };
+    let mut mounted = volume.forgetful("");
+    fs::write(mounted.at("f"), vec![b'1'; 3000]).unwrap();
+    fs::write(mounted.at("g"), vec![b'2'; 500]).unwrap();
+    let first = mounted.snap();
+    mounted.shell("echo two > g");
+    let second = mounted.snap();
+    let only = |mounted: &Mounted, args: &[&str]| {
+        let shown = mounted.records(&[&["snapshot", "show"], args].concat()).remove(0);
+        assert_eq!(shown["name"], args[0]);
+        let only = &shown["only"];
+        (only["versions"].as_u64().unwrap(), only["bytes"].as_u64().unwrap())
+    };
+    assert_eq!(only(&mounted, &[&first]), (0, 0), "the store has it");
+    mounted.prune_all();
+    assert_eq!((only(&mounted, &[&first]), only(&mounted, &[&second])), ((1, 500), (0, 0)));
+    mounted.shell("echo three > f; echo three > g");
+    mounted.prune_all();
+    let shown = mounted.ok(&["snapshot", "show", &first]);
+    assert!(shown.contains("\n  only here: 1 version, 500 B\n"), "{shown}");
+    assert_eq!((only(&mounted, &[&first]), only(&mounted, &[&second])), ((1, 500), (1, 4)));
+    let at = volume.path().join(".horace/snapshots").join(&second);
+    must(Command::new("btrfs").args(["subvolume", "delete"]).arg(&at));
+    assert_eq!(only(&mounted, &[&first]), (2, 3500), "what both had is in this one alone now");
+    mounted.ok(&["restore", "f@1"]);
+    mounted.sync();
+    assert_eq!(only(&mounted, &[&first]), (1, 500), "it is live again");
+    // Somebody else's has nothing that is known, and one that has gone is not there.
+    volume.foreign("theirs");
+    let theirs = mounted.records(&["snapshot", "show", "theirs"]).remove(0);
+    assert_eq!((&theirs["only"], &theirs["seq"]), (&serde_json::Value::Null, &theirs["only"]));
+    let gone = mounted.run(&["snapshot", "show", &second]);
+    let advised = format!("there is no snapshot `{second}`\nhint: `horace snapshot list`");
+    assert!(told(&gone).contains(&advised), "{}", told(&gone));
+    mounted.umount();
+    let backing = mounted.backing.to_str().unwrap();
+    assert_eq!(only(&mounted, &[&first, backing]), (1, 500), "also without a daemon");
+}
+
+#[test]
+fn where_there_is_no_way_into_snapshots_it_is_as_without_them() {
+    let Some(volume) = Volume::new(BackendKind::Zfs) else { return };
+    let mounted = volume.forgetful("");
+    fs::write(mounted.at("f.tmp"), "one").unwrap();
+    let taken = mounted.snap();
+    fs::write(mounted.at("f.tmp"), "two").unwrap();
+    assert_eq!(mounted.records(&["snapshot", "find", "f.tmp@1"])[0]["snapshot"], *taken);
+    let (cat, restore) = (mounted.refused(&["cat", "f.tmp@1"]), ["restore", "f.tmp@1"]);
+    assert!(cat.contains("the content of this version was not kept: ") && !cat.contains(&taken));
+    let restored = mounted.run(&restore);
+    assert!(!restored.status.success() && told(&restored).contains("was not kept: "));
+    assert_eq!(fs::read_to_string(mounted.at("f.tmp")).unwrap(), "two");
+}

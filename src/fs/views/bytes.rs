@@ -79,7 +79,7 @@ impl From<Errno> for Failed {
 impl From<ContentError> for Failed {
     fn from(error: ContentError) -> Self {
         match error {
-            ContentError::Lost(_) => Self::ForGood(Errno::NODATA),
+            ContentError::Lost(_) | ContentError::Other { .. } => Self::ForGood(Errno::NODATA),
             // The kernel looks again when it hears this.
             ContentError::TakenBack => Self::ForGood(Errno::STALE),
             ContentError::NoName | ContentError::Open { .. } => Self::Now,

@@ -2,7 +2,7 @@
 //! filesystem would.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use super::super::*;
 use crate::catalog::Catalog;
 use crate::catalog::event::{Born, Event, Op, Openness, Place};
+use crate::content::Contents;
 use crate::control::client::{ClientError, ask_daemon};
 use crate::query::request::{End, Mark, PruneCap, PruneMode, Request, Wait};
 use crate::query::snapshots::{
@@ -165,10 +166,11 @@ impl Fixture {
         std::fs::create_dir(&backing).unwrap();
         std::fs::create_dir(dir.path().join("state")).unwrap();
         let catalog = Arc::new(Catalog::open(&dir.path().join("state")).unwrap());
+        let open: Arc<OwnedFd> = Arc::new(std::fs::File::open(&backing).unwrap().into());
         let service = Arc::new(Service {
             catalog: Arc::clone(&catalog),
-            backing: Arc::new(std::fs::File::open(&backing).unwrap().into()),
-            store: None,
+            contents: Contents::new(Arc::clone(&open), None),
+            backing: open,
             mountpoint: "/nonexistent".into(),
             host: Arc::new(FakeHost {
                 backing: backing.clone(),
