@@ -8,13 +8,13 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::super::State;
 use super::super::caller::Caller;
-use super::super::problem::{Code, Problem};
+use super::super::problem::Problem;
 use super::{Json, Named, Page, Params, Written, bad_cursor, cursor, limit, only_plan, read};
 use crate::keys::Scope;
 use crate::query::request::{PruneMode, Request};
 use crate::query::snapshots::{
     Class, Count, KeepField, SnapshotDiffPlace, SnapshotDiffRecord, SnapshotOrder,
-    SnapshotPruneRecord, SnapshotRecord,
+    SnapshotPruneRecord, SnapshotRecord, SnapshotShowRecord,
 };
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -81,21 +81,20 @@ async fn list<R: serde::de::DeserializeOwned + Send + 'static>(
     state.records(caller, Request::Snapshots { what: SnapshotOrder::List }, usize::MAX).await
 }
 
-/// One snapshot.
+/// One snapshot, and what would be lost with it.
 #[utoipa::path(
     get, path = "/api/v1/snapshots/{name}", tag = "snapshots",
     params(("name" = String, Path, description = "Which.")),
-    responses((status = 200, body = SnapshotRecord), Problem),
+    responses((status = 200, body = SnapshotShowRecord), Problem),
 )]
 pub(super) async fn snapshot(
     state: State,
     caller: Caller,
     Named(name): Named,
-) -> Result<Answer<SnapshotRecord>, Problem> {
-    let all: Vec<SnapshotRecord> = list(&state, &caller).await?;
-    let found = all.into_iter().find(|record| record.name == name);
-    let unknown = || Problem::new(Code::NotFound, format!("there is no snapshot `{name}`"));
-    found.map(Answer).ok_or_else(unknown)
+) -> Result<Answer<SnapshotShowRecord>, Problem> {
+    caller.need_everything()?;
+    let request = Request::Snapshots { what: SnapshotOrder::Show { name } };
+    Ok(Answer(state.record(&caller, request).await?))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
