@@ -61,6 +61,11 @@ impl Pool {
         must(Command::new("zfs").args(args).arg(format!("{}{what}", self.name)))
     }
 
+    /// Whether it is served by zfs-fuse.
+    pub(crate) fn is_fuse(&self) -> bool {
+        self.served.is_some()
+    }
+
     /// The dataset's name.
     pub(crate) fn dataset(&self) -> String {
         format!("{}/files", self.name)
