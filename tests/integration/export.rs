@@ -175,7 +175,8 @@ fn windows_sees_previous_versions(#[values("", "dir")] shared: &str) {
     let samba = Samba::serve_dir(&mounted, shared, &shadow_copies());
     let path = if shared.is_empty() { "dir\\f.txt" } else { "f.txt" };
     let back = mounted.scratch("back");
-    let told = samba.run(&format!("allinfo {path}"));
+    // The newest first; a second before the file was there ends the list with an error.
+    let told = told(&samba.client(&format!("allinfo {path}")).output().unwrap());
     for (token, content) in tokens.iter().zip(&contents) {
         let info = told.split(token.as_str()).nth(1).unwrap_or_else(|| panic!("{token}: {told}"));
         let size = info.lines().find(|line| line.starts_with("size:"));
@@ -187,8 +188,8 @@ fn windows_sees_previous_versions(#[values("", "dir")] shared: &str) {
     // What is gone is in the directory as it was.
     samba.run(&format!("del {path}"));
     let dir = if shared.is_empty() { "dir\\" } else { "" };
-    let told = samba.run(&format!("ls {}\\{dir}*", tokens[1]));
-    assert!(told.contains("f.txt"), "{told}");
+    let listed = samba.run(&format!("ls {}\\{dir}*", tokens[1]));
+    assert!(listed.contains("f.txt"), "{listed}");
     // Nothing is changed there.
     let put = format!("put {} {}\\{path}", back.display(), tokens[0]);
     assert!(!samba.client(&put).output().unwrap().status.success());

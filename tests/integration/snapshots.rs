@@ -340,7 +340,8 @@ fn a_snapshot_under_load_is_what_the_catalog_says() {
                 assert_eq!(hash.to_string(), crate::tools::sha256(content), "{name:?}");
             }
         }
-        let manifest = mounted.ok(&["manifest", "--at", &text(&snapshot["time"])]);
+        // What was written over before anybody could read it has no digest.
+        let manifest = mounted.ok_or_partial(&["manifest", "--at", &text(&snapshot["time"])]);
         assert!(!manifest.is_empty());
     }
 }

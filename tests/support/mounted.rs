@@ -303,9 +303,19 @@ impl Mounted {
 
     /// Unmounts in order and waits for the daemon's end.
     pub(crate) fn umount(&mut self) {
-        let output =
-            self.command().arg("umount").arg(&self.mountpoint).current_dir("/").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // A child of another test has our descriptors until it runs its program.
+        let mut tries = 0;
+        loop {
+            let umount = &["umount".as_ref(), self.mountpoint.as_os_str()];
+            let output = self.run_at_root(umount);
+            let told = String::from_utf8_lossy(&output.stderr);
+            if output.status.success() {
+                break;
+            }
+            tries += 1;
+            assert!(told.contains(" is in use by ") && tries < 20, "{told}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
         let status = self.daemon.take().unwrap().wait().unwrap();
         assert!(status.success(), "the daemon ended with {status}:\n{}", self.log());
     }
