@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, params};
 use super::CatalogError;
 use super::history::VersionInfo;
 use super::read::{NodeInfo, Reader, When};
-use super::rows::get_u64;
+use super::rows::{ChangeOp, get_u64};
 use crate::types::path::{components, split};
 use crate::types::{FileId, Name, Seq};
 
@@ -100,11 +100,9 @@ impl Reader {
             for stay in reader.stays(path)? {
                 let versions = reader.versions(stay.file)?;
                 let mut first = versions.partition_point(|version| version.seq.0 < stay.from);
-                if first > 0 {
-                    // What it arrived with, unless it was deleted and began anew here.
-                    let alive = reader.alive_since_before(stay.file, Seq(stay.from))?;
-                    let before = Some(versions[first - 1].seq);
-                    first -= usize::from(before >= alive);
+                // What it arrived with, unless it was deleted and began anew here.
+                if first > 0 && !reader.was_created(stay.file, Seq(stay.from))? {
+                    first -= 1;
                 }
                 // What a session still wrote after the name was deleted was the end of this path too.
                 let ended_here = reader.ended_seq(stay.file)? == Some(stay.to);
@@ -130,6 +128,15 @@ impl Reader {
             }
         }
         Ok(stays)
+    }
+
+    /// Whether a change was the creation of a file, perhaps of one that had been deleted.
+    fn was_created(&self, file: FileId, seq: Seq) -> Result<bool, CatalogError> {
+        let sql = "SELECT op FROM change WHERE seq = ?1 AND file = ?2";
+        let mut query = self.db.prepare_cached(sql)?;
+        let key = params![seq.0.cast_signed(), file.0.cast_signed()];
+        let op = query.query_row(key, |row| row.get(0)).optional()?;
+        Ok(op.and_then(ChangeOp::from_code) == Some(ChangeOp::Create))
     }
 
     /// What had a name in some directories while they were there.
