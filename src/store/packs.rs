@@ -98,6 +98,7 @@ impl Packs {
     pub fn recover(&self, right: &Maintenance<'_>) -> Result<Recovery, PackError> {
         let cleared = if self.index.is_damaged() { self.index.clear() } else { Ok(()) };
         let done = cleared.map_err(PackError::Index).and_then(|()| recover(right, self.index()));
+        self.reader.close_packs();
         *self.settled.lock() = if done.is_ok() { Settled::Yes } else { Settled::Never };
         self.changed.notify_all();
         done

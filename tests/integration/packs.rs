@@ -187,6 +187,32 @@ fn an_index_that_is_older_than_the_packs_is_made_anew() {
     mounted.assert_versions(8, 3);
 }
 
+/// A crash, or somebody who keeps the same content once more, leaves such a one.
+#[test]
+fn what_is_packed_and_is_to_be_packed_without_a_file_is_no_damage() {
+    if !can_mount() {
+        return;
+    }
+    let mut mounted = Mounted::with_options(SOON);
+    mounted.make_versions(3, 3);
+    mounted.wait_packed();
+    mounted.umount();
+    mounted.set_options("pack_after=10,pack_limit=20000");
+    mounted.start();
+    mounted.make_versions(3, 3);
+    mounted.wait_for("objects", || mounted.loose().len() == 9);
+    mounted.sync();
+    for object in mounted.loose() {
+        fs::remove_file(object).unwrap();
+    }
+    mounted.wait_until_packed(|| {
+        let status = mounted.status();
+        status["objects"] == 9 && status["space"]["packed_objects"] == 9
+    });
+    assert!(!mounted.log().contains("damaged"), "{}", mounted.log());
+    mounted.assert_versions(3, 3);
+}
+
 #[test]
 fn packs_that_go_or_come_under_the_daemon_are_noticed_by_a_reconcile() {
     if !can_mount() {

@@ -129,8 +129,10 @@ impl Fs {
         let stay = |packing| self.tell(Op::Packing { hash, packing });
         let added = match self.look_at(store, packs, object)? {
             Look::Pack(file) => packer.add(hash, object.size, file),
-            // The packer knows it, and hands it back with the others.
-            Look::Packed => packer.add(hash, object.size, io::empty()),
+            Look::Packed => {
+                packer.add_packed(hash);
+                return Ok(());
+            }
             Look::Stay(packing) => {
                 stay(packing);
                 return Ok(());

@@ -122,6 +122,11 @@ impl Cache {
         self.frames.lock().places.get(key).copied()
     }
 
+    /// Forgets all open packs.
+    pub(super) fn close_packs(&self) {
+        self.packs.lock().clear();
+    }
+
     /// Forgets a pack that has gone.
     pub(super) fn forget(&self, pack: PackId) {
         self.packs.lock().pop(&pack);

@@ -191,6 +191,13 @@ impl<'a> Packer<'a> {
         Ok(())
     }
 
+    /// Gives back with the others the name of a content that is packed and has no file any more. That all of it is
+    /// there, only reading it back shows.
+    pub fn add_packed(&mut self, object: ContentHash) {
+        self.stats.known_objects += 1;
+        self.waiting.push(object);
+    }
+
     /// Makes everything that was added durable and known; returns the names of the contents that have
     /// become so since the last time.
     ///

@@ -34,6 +34,11 @@ impl PackReader {
         Self { dir, index, cache: Cache::new(cache_bytes) }
     }
 
+    /// Opens every pack anew from now on: a filesystem that was rolled back may have another file of its name.
+    pub fn close_packs(&self) {
+        self.cache.close_packs();
+    }
+
     /// How a content is made, which is what the other calls want to know; `None` if it is not packed.
     ///
     /// # Errors
