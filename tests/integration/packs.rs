@@ -269,7 +269,10 @@ fn packs_and_their_index_can_be_rolled_back_by_zfs(#[values(true, false)] with_c
     mounted.assert_versions(12, 3);
     mounted.ok(&["verify", "."]);
     mounted.umount();
-    mounted.assert_versions(12, 3);
+    if with_catalog {
+        // Without a daemon, the way to a catalog that lies elsewhere is not known.
+        mounted.assert_versions(12, 3);
+    }
 }
 
 #[test]
