@@ -261,9 +261,9 @@ impl ChunkIndex for ChunkDb {
             *packs = known;
             Ok(())
         };
-        let changed = self.judge(change(&mut main.db));
+        self.judge(change(&mut main.db))?;
         main.look();
-        changed
+        Ok(())
     }
 
     fn packs(&self) -> Result<Vec<PackId>, IndexError> {
