@@ -187,8 +187,17 @@ impl World {
         let dropped = self.dropped(&[]);
         assert!(dropped.is_disjoint(&self.pinned), "{dropped:?}");
         self.readable.retain(|key, _| !dropped.contains(key));
-        // What is dropped can still be had as long as something else has the same bytes, or a kill has left
-        // a copy of them that is taken in only now: then it is what its digest says.
+        let versions = self.versions();
+        for version in versions.iter().filter(|version| dropped.contains(&key(version))) {
+            // What is dropped can still be had as long as another version has the same bytes.
+            let is_kept_for = |other: &Value| {
+                other["sha256"] == version["sha256"]
+                    && other["content"] != "none"
+                    && !dropped.contains(&key(other))
+            };
+            let is_kept = version["content"] != "none";
+            assert!(!is_kept || versions.iter().any(is_kept_for), "{version:#}");
+        }
         self.check();
     }
 
