@@ -37,18 +37,21 @@ pub(super) struct MaybeMapped {
     told: Stamp,
     /// The session has changed the content, so stores need not have moved the times again.
     wrote: bool,
-    /// Somebody else may have sealed it after such a store.
-    sealed: bool,
+    /// The times were so young that stores need not have moved them either.
+    is_fresh: bool,
+    /// The node's seals when the session began: a store before a later one may hide those after it.
+    seals: u64,
 }
 
 impl MaybeMapped {
-    pub(super) fn of(node: &Node, session: &Session) -> Self {
+    pub(super) fn of(session: &Session) -> Self {
         let state = session.state.lock();
         Self {
             maker: session.maker(),
             told: state.baseline,
             wrote: state.sealed || state.touched,
-            sealed: node.was_sealed_since(&state),
+            is_fresh: state.baseline_fresh,
+            seals: state.seals,
         }
     }
 }
@@ -155,11 +158,13 @@ impl Fs {
     pub(super) fn end_when_unmapped(&self, node: Arc<Node>, of: MaybeMapped) {
         if self.writers_left(&node) == Left::Nobody {
             let now = self.stat_node(&node).map(|stat| stat.attr);
-            let sealed = node.peek_open(|open| open.sealed).flatten();
+            let last = node.peek_open(|open| open.sealed).flatten();
             let told = now
                 .as_ref()
-                .is_ok_and(|attr| attr.stamp() == of.told || Some(attr.stamp()) == sealed);
-            if told && !of.wrote && !of.sealed && !self.silent_mappings {
+                .is_ok_and(|attr| attr.stamp() == of.told || Some(attr.stamp()) == last);
+            // Not before: until the mapping was gone somebody could seal beside it.
+            let may_hide = of.wrote || of.is_fresh || node.was_sealed_since(of.seals);
+            if told && !may_hide && !self.silent_mappings {
                 return self.end_mapped(&node, of.maker.session);
             }
             let small = now.is_ok_and(|attr| attr.size <= self.options.read_at_close);

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::handle::{File, Maker, Session, SessionState};
+use super::handle::{File, Maker, Session};
 use super::hashing::Tail;
 use super::pending::Pending;
 use super::preserve::Preserved;
@@ -189,9 +189,9 @@ impl Node {
         attr
     }
 
-    /// Whether the content was sealed since a session began, by whomever.
-    pub(super) fn was_sealed_since(&self, session: &SessionState) -> bool {
-        self.peek_open(|open| open.seals) != Some(session.seals)
+    /// Whether the content was sealed, by whomever, since there were so many seals.
+    pub(super) fn was_sealed_since(&self, seals: u64) -> bool {
+        self.peek_open(|open| open.seals) != Some(seals)
     }
 
     /// Its open handles that may change the content, oldest first.

@@ -55,7 +55,7 @@ impl Fs {
         let Ok(file) = self.files.remove(fh) else { return };
         let node = Arc::clone(&file.node);
         let maybe_mapped = file.session.as_ref().filter(|_| file.is_mappable());
-        let maybe_mapped = maybe_mapped.map(|session| MaybeMapped::of(&node, session));
+        let maybe_mapped = maybe_mapped.map(MaybeMapped::of);
         if maybe_mapped.is_none() {
             self.seal_file(&file, Why::End);
         }
@@ -202,7 +202,7 @@ impl Fs {
         // time; on tmpfs no store to a mapping does. Where the pages are ours, stores come to us as
         // writes.
         let unseen =
-            file.is_mappable() && (file.node.was_sealed_since(state) || self.silent_mappings);
+            file.is_mappable() && (file.node.was_sealed_since(state.seals) || self.silent_mappings);
         unseen || (state.baseline_fresh && why == Why::Close)
     }
 
