@@ -75,8 +75,10 @@ pub struct Prefix {
 /// What became of a content that is about to be destroyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
-    /// It is among what the store is to take in.
-    Incoming(IncomingId),
+    /// A copy of it is among what the store is to take in.
+    Copy(IncomingId),
+    /// The inode that has it is, after the loss of its last name.
+    Inode(IncomingId),
     /// It is lost.
     Lost(Loss),
 }

@@ -57,7 +57,8 @@ pub enum Source {
 /// The columns from which [`Source`] follows, for a `version v` and its `file f`.
 pub(super) const SOURCE_COLUMNS: &str = "f.head = v.number AND f.ended_seq IS NULL, v.size,
      (SELECT o.sha256 FROM object o WHERE o.sha256 = v.sha256),
-     (SELECT i.id FROM incoming i WHERE i.file = v.file AND i.number = v.number), v.kept,
+     (SELECT i.id FROM incoming i WHERE i.file = v.file AND i.number = v.number
+      ORDER BY i.is_inode, i.id LIMIT 1), v.kept,
      (SELECT c.to_file FROM continued c WHERE c.file = v.file AND c.number = v.number),
      (SELECT c.to_number FROM continued c WHERE c.file = v.file AND c.number = v.number)";
 
@@ -88,6 +89,12 @@ impl Source {
         })
     }
 
+    /// Reads from [`SOURCE_COLUMNS`] that begin at `first` whether something that was preserved for the
+    /// version waits to become an object, though there may be one already.
+    pub(super) fn waits(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<bool> {
+        row.get::<_, Option<i64>>(first + 3).map(|id| id.is_some())
+    }
+
     /// Reads from [`SOURCE_COLUMNS`] that begin at `first` where the content is to be had beside the store,
     /// with another version.
     pub(super) fn elsewhere(
@@ -106,16 +113,14 @@ impl Source {
 impl Apply<'_, '_> {
     pub(super) fn preserve(&mut self, key: InodeKey, kept: Kept) -> rusqlite::Result<()> {
         let Some(file) = self.rows.find(key)? else { return Ok(()) };
-        if self.rows.is_kept(file.id, file.head)? {
-            // What has the name now is no version yet.
-            return Ok(());
-        }
+        let is_kept = self.rows.is_kept(file.id, file.head)?;
+        // Without a version yet, what is kept becomes the first when it is sealed.
         match kept {
-            Kept::Incoming(id) => {
-                // Without a version yet, it becomes the first when it is sealed.
-                self.rows.insert_incoming(id, file.id, file.head)?;
-                self.rows.set_kept(file.id, file.head, OBJECT)
-            }
+            // What it has was sealed before it lost its name.
+            Kept::Inode(id) => self.rows.insert_incoming(id, (file.id, file.head), true),
+            // What has the name now is no version yet.
+            Kept::Copy(_) | Kept::Lost(_) if is_kept => Ok(()),
+            Kept::Copy(id) => self.rows.insert_incoming(id, (file.id, file.head), false),
             Kept::Lost(loss) => self.rows.set_kept(file.id, file.head, loss.code()),
         }
     }
@@ -147,6 +152,7 @@ impl Apply<'_, '_> {
                 self.rows.fill_hash(file, number, hash)?;
                 self.rows.tell_prefix(file, number - 1, prefix)
             }
+            _ if self.rows.waits(file, number)? => Ok(()),
             _ => self.rows.set_kept(file, number, Loss::Overwritten.code()),
         }
     }
@@ -192,14 +198,17 @@ impl Rows<'_> {
         Ok(())
     }
 
-    fn insert_incoming(&self, id: IncomingId, file: FileId, number: u32) -> rusqlite::Result<()> {
-        let sql = "INSERT OR REPLACE INTO incoming (id, file, number) VALUES (?1, ?2, ?3)";
-        self.db.prepare_cached(sql)?.execute(params![
-            id.0.cast_signed(),
-            file.0.cast_signed(),
-            number
-        ])?;
-        Ok(())
+    fn insert_incoming(
+        &self,
+        id: IncomingId,
+        (file, number): VersionKey,
+        is_inode: bool,
+    ) -> rusqlite::Result<()> {
+        let sql = "INSERT OR REPLACE INTO incoming (id, file, number, is_inode)
+                   VALUES (?1, ?2, ?3, ?4)";
+        let values = params![id.0.cast_signed(), file.0.cast_signed(), number, is_inode];
+        self.db.prepare_cached(sql)?.execute(values)?;
+        self.set_kept(file, number, OBJECT)
     }
 
     /// Notes where the content of a version goes on.
@@ -271,24 +280,45 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// A session went on writing to a file that had lost its name: what was kept of it is the new
-    /// version by now, and no more the one before.
-    pub(super) fn move_incoming(&self, file: FileId, number: u32) -> rusqlite::Result<()> {
-        let sql = "UPDATE incoming SET number = ?2 WHERE file = ?1 AND number = ?2 - 1";
-        let moved = self.db.prepare_cached(sql)?.execute(params![file.0.cast_signed(), number])?;
+    /// Whether something waits to become the object of a version.
+    fn waits(&self, file: FileId, number: u32) -> rusqlite::Result<bool> {
+        let sql = "SELECT 1 FROM incoming WHERE file = ?1 AND number = ?2";
+        self.db.prepare_cached(sql)?.exists(params![file.0.cast_signed(), number])
+    }
+
+    /// An inode that waits has another version of its file by now: somebody went on writing to it after it
+    /// had lost its name, or it is back to what it was.
+    pub(super) fn move_inode(&self, (file, from): VersionKey, to: u32) -> rusqlite::Result<()> {
+        let sql = "UPDATE incoming SET number = ?3 WHERE id =
+                   (SELECT max(id) FROM incoming WHERE file = ?1 AND number = ?2 AND is_inode)";
+        let moved =
+            self.db.prepare_cached(sql)?.execute(params![file.0.cast_signed(), from, to])?;
         if moved > 0 {
-            self.set_kept(file, number - 1, Loss::Overwritten.code())?;
-            self.set_kept(file, number, OBJECT)?;
+            if !self.waits(file, from)? {
+                self.set_kept(file, from, Loss::Overwritten.code())?;
+            }
+            self.set_kept(file, to, OBJECT)?;
         }
         Ok(())
     }
 
-    /// A content that was kept is still there after all.
+    /// A content that was kept is still there after all, unless only the inode is.
     pub(super) fn unkeep(&self, file: FileId, number: u32) -> rusqlite::Result<()> {
         let sql = "UPDATE version SET kept = NULL
-                   WHERE file = ?1 AND number = ?2 AND kept IS NOT NULL";
+                   WHERE file = ?1 AND number = ?2 AND kept IS NOT NULL AND NOT EXISTS
+                   (SELECT 1 FROM incoming i WHERE i.file = ?1 AND i.number = ?2 AND i.is_inode)";
         self.db.prepare_cached(sql)?.execute(params![file.0.cast_signed(), number])?;
         Ok(())
+    }
+
+    /// A version gets another content: copies that were made of it are not of that. An inode that waits is.
+    pub(super) fn forget_copies(&self, file: FileId, number: u32) -> rusqlite::Result<()> {
+        let copies = "DELETE FROM incoming WHERE file = ?1 AND number = ?2 AND NOT is_inode";
+        let key = (file.0.cast_signed(), number);
+        self.db.prepare_cached(copies)?.execute(key)?;
+        let sql = "UPDATE version SET kept = NULL WHERE file = ?1 AND number = ?2 AND kept = ?3
+                   AND NOT EXISTS (SELECT 1 FROM incoming i WHERE i.file = ?1 AND i.number = ?2)";
+        self.db.prepare_cached(sql)?.execute((key.0, key.1, OBJECT)).map(drop)
     }
 
     /// Notes whether a version is what the next one begins with; `prefix` is of that next one. Until its

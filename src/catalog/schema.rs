@@ -279,6 +279,9 @@ CREATE TABLE snapshot (
 ) STRICT;
 CREATE INDEX snapshot_by_seq ON snapshot (seq) WHERE gone_ns IS NULL;
 CREATE INDEX snapshot_by_name ON snapshot (name);
+", "
+-- Whether it is the inode itself that waits, and not a copy: whoever has it open writes to it.
+ALTER TABLE incoming ADD COLUMN is_inode INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// The newest schema this program knows.

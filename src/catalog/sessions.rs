@@ -41,7 +41,7 @@ impl Apply<'_, '_> {
             made.versions = vec![(file.id, number)];
             self.rows.put(file);
             if file.ended.is_some() {
-                self.rows.move_incoming(file.id, number)?;
+                self.rows.move_inode((file.id, number - 1), number)?;
                 self.rows.state.orphans.insert(inode.key, Some((file.id, number)));
             }
             self.rows.tell_prefix(file.id, number - 1, prefix)?;
@@ -126,6 +126,7 @@ impl Apply<'_, '_> {
     ) -> rusqlite::Result<()> {
         self.part_from_older(session)?;
         self.rows.tell_prefix(file, number - 1, sealed.prefix)?;
+        self.rows.forget_copies(file, number)?;
         self.rows.update_version((file, number), &sealed.inode.attr, sealed.digest)
     }
 

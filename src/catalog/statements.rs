@@ -210,6 +210,8 @@ impl Rows<'_> {
         let sql = "DELETE FROM version WHERE file = ?1 AND number = ?2";
         self.db.prepare_cached(sql)?.execute(params![file, number])?;
         self.move_marks(row.id, row.head)?;
+        self.forget_copies(row.id, row.head)?;
+        self.move_inode((row.id, row.head), row.head - 1)?;
         // The number will be another session's.
         for made in self.state.sessions.values_mut() {
             made.versions.retain(|version| *version != (row.id, row.head));

@@ -1,5 +1,6 @@
 //! The rules of the temporal tree, tried with events as the filesystem sends them.
 
+mod kept;
 mod lineage;
 mod names;
 mod restored;
@@ -9,7 +10,7 @@ mod views;
 
 use std::sync::Arc;
 
-use super::event::{Born, Event, Found, Kept, Op, Openness, Place, Replaced};
+use super::event::{Born, Event, Found, Op, Openness, Place, Replaced};
 use super::tree::Descend;
 use super::*;
 use crate::types::{
@@ -260,27 +261,6 @@ fn a_late_digest_is_not_of_what_a_session_has_written_over() {
     let inode = w.inode(12, Kind::File);
     w.push(Op::Digest { session: SessionId(60), read: Some((inode, hash(6))), prefix: None });
     assert_eq!(w.log("f"), [4, 0, 5, 6]);
-}
-
-#[test]
-fn what_a_crash_came_before_is_not_replaced() {
-    let mut w = World::new();
-    w.write("f", 10, 1);
-    let keep = |id| Op::Preserve { key: key(10), kept: Kept::Incoming(IncomingId(id)) };
-    let stored = |id| {
-        let (id, content) = (IncomingId(id), Some((hash(1), 10)));
-        Op::Stored { id, content, original: false, prefix: None }
-    };
-    w.push(keep(1));
-    w.push(stored(1));
-    let source = |w: &World| w.catalog.read(|r| r.source(w.id("f").unwrap(), 1)).unwrap().unwrap();
-    assert_eq!(source(&w), Source::Object(hash(1)), "it is about to be replaced");
-    let mut w = w.crash();
-    assert_eq!(source(&w), Source::Head);
-    w.push(keep(2));
-    w.push(stored(2));
-    w.push(Op::Dropped { hash: hash(1) });
-    assert_eq!(source(&w), Source::Head, "the file is still there");
 }
 
 #[test]

@@ -214,11 +214,11 @@ impl Fs {
     fn tell_preserved(&self, node: &Node, how: How) {
         let kept = match how {
             How::Told => return,
-            How::Held(id) => Kept::Incoming(id),
+            How::Held(id) => Kept::Copy(id),
             How::Lost(loss) => Kept::Lost(loss),
         };
         self.push(None, Op::Preserve { key: node.key, kept });
-        if let Kept::Incoming(id) = kept {
+        if let Kept::Copy(id) = kept {
             self.keeper.add(id, None);
         }
     }

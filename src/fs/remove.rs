@@ -322,11 +322,11 @@ impl Fs {
     fn tell_kept(&self, victim: &Victim, kept: Option<Result<IncomingId, Loss>>) {
         let kept = match kept {
             None => return,
-            Some(Ok(id)) => Kept::Incoming(id),
+            Some(Ok(id)) => Kept::Inode(id),
             Some(Err(loss)) => Kept::Lost(loss),
         };
         self.push(None, Op::Preserve { key: victim.key, kept });
-        if let Kept::Incoming(id) = kept {
+        if let Kept::Inode(id) = kept {
             self.keeper.add(id, Some((victim.stat.fs.dev, victim.key)));
         }
     }

@@ -6,7 +6,7 @@ use crate::types::{IncomingId, Loss};
 
 impl World {
     fn preserve(&mut self, ino: u64, id: u64, content: u8) {
-        self.push(Op::Preserve { key: key(ino), kept: Kept::Incoming(IncomingId(id)) });
+        self.push(Op::Preserve { key: key(ino), kept: Kept::Copy(IncomingId(id)) });
         self.store(id, content);
     }
 
@@ -71,7 +71,7 @@ fn what_was_being_taken_in_is_kept() {
     let mut w = World::new();
     for (name, ino) in [("kept", 10), ("lost", 11)] {
         w.write(name, ino, u8::try_from(ino).unwrap());
-        w.push(Op::Preserve { key: key(ino), kept: Kept::Incoming(IncomingId(ino)) });
+        w.push(Op::Preserve { key: key(ino), kept: Kept::Copy(IncomingId(ino)) });
         w.seal(ino, 99);
     }
     w.push(Op::Adopted { hash: hash(10), size: 10 });
