@@ -9,7 +9,8 @@
 //! bytes are in: its own, that of the file it was moved over, or that of its successor if it is only
 //! the beginning of that. So none of these goes while something that is kept needs it, and a
 //! version that is dropped stays readable as long as its bytes are there for another one anyway: it
-//! is then kept as taking no space, and does not count as dropped.
+//! is then kept as taking no space, and does not count as dropped. What is on its way to the store is in use:
+//! the next run decides about it.
 //!
 //! The head of a live file needs no object: it is in the file itself. An object with the same bytes goes if
 //! only versions that are dropped need it. When that file is overwritten later, its content is preserved
@@ -309,7 +310,7 @@ fn unless_free(decision: Decision, version: &Retained, needed: &Needed) -> Decis
         Source::Lost(_) | Source::Prefix | Source::Continued(..) => false,
     };
     match decision {
-        Decision::Drop(_) if matches!(version.place, Source::Incoming(_)) => {
+        Decision::Drop(_) if version.waits || matches!(version.place, Source::Incoming(_)) => {
             Decision::Keep(vec![KeepReason::InUse])
         }
         Decision::Drop(_) if stays(version.place) || version.elsewhere.is_some_and(stays) => {

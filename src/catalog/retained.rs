@@ -33,6 +33,8 @@ pub struct Retained {
     pub place: Source,
     /// Where else they are, should that be the store: with another version.
     pub elsewhere: Option<Source>,
+    /// Its bytes are on their way to the store, where they may be already: there they will be again.
+    pub waits: bool,
 }
 
 /// The versions of one file, oldest first.
@@ -107,6 +109,7 @@ impl Loaded {
                 pinned: row.get(5)?,
                 place: source,
                 elsewhere: None,
+                waits: Source::waits(row, 9)?,
             },
         })
     }

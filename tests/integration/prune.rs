@@ -176,6 +176,36 @@ fn a_content_that_something_kept_needs_stays() {
     assert_eq!(mounted.contents("log"), ["none", "none", "none", "head"]);
 }
 
+/// Though its bytes can be had already: it would come back.
+#[test]
+fn what_is_on_its_way_to_the_store_is_not_dropped_yet() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::configured("", "[retention.default]\nkeep = { last = 1 }\nlimit = {}\n");
+    let replace = |name: &str| {
+        fs::write(mounted.at("new"), noise(2, 1000)).unwrap();
+        fs::rename(mounted.at("new"), mounted.at(name)).unwrap();
+    };
+    for name in ["stored", "open"] {
+        fs::write(mounted.at(name), noise(1, 1000)).unwrap();
+    }
+    let open = fs::File::open(mounted.at("open")).unwrap();
+    replace("stored");
+    replace("open");
+    mounted.wait_for("object", || mounted.objects().len() == 1);
+    assert_eq!(mounted.contents("open"), ["object", "head"]);
+    let (decisions, _) = mounted.prune(&[]);
+    assert!(decisions["stored@1"].starts_with("drop"), "{decisions:#?}");
+    assert_eq!(decisions["open@1"], "keep: in use");
+    mounted.assert_kept("open");
+    drop(open);
+    mounted.wait_for("object", || mounted.objects().len() == 1);
+    assert!(mounted.prune(&[]).0["open@1"].starts_with("drop"));
+    assert_eq!(mounted.contents("open"), ["none", "head"]);
+    assert_eq!(mounted.objects().len(), 0);
+}
+
 #[test]
 fn a_part_of_the_tree_can_be_pruned() {
     if !can_mount() {
