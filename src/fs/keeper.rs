@@ -415,6 +415,15 @@ impl Fs {
         Ok(going)
     }
 
+    /// Removes the own file of what is packed, as the catalog knows by now.
+    pub(super) fn remove_packed(&self, store: &Store, hash: ContentHash) -> Result<(), Errno> {
+        // The same bytes may just have been told of, and be about to get their name again.
+        let _giving = self.keeper.giving.lock();
+        store.remove(hash)?;
+        self.push(None, Op::Packing { hash, packing: Packing::Alone });
+        Ok(())
+    }
+
     fn tell_dropped(&self, contents: &[ContentHash]) {
         for &hash in contents {
             self.push(None, Op::Dropped { hash });

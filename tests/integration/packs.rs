@@ -275,6 +275,20 @@ fn packs_and_their_index_can_be_rolled_back_by_zfs(#[values(true, false)] with_c
     }
 }
 
+/// Contents that are kept again all the time meanwhile have no files in the end either.
+#[test]
+fn what_is_kept_again_while_it_is_packed_leaves_no_file() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::with_options(SOON);
+    for _ in 0..30 {
+        mounted.make_versions(2, 3);
+    }
+    mounted.wait_packed();
+    mounted.assert_versions(2, 3);
+}
+
 #[test]
 fn what_packing_would_not_make_smaller_stays_as_it_is() {
     if !can_mount() {

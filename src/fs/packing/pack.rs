@@ -212,9 +212,8 @@ impl Fs {
             return Err(PackError::Stopped);
         }
         for hash in sound {
-            match store.remove(hash) {
-                Ok(()) => self.tell(Op::Packing { hash, packing: Packing::Alone }),
-                Err(error) => tracing::warn!(%error, %hash, "cannot remove what is packed"),
+            if let Err(error) = self.remove_packed(store, hash) {
+                tracing::warn!(%error, %hash, "cannot remove what is packed");
             }
         }
         Ok(())
