@@ -471,7 +471,8 @@ fn a_disk_that_is_full_during_a_migration_leaves_the_old_catalog() {
             }
             step += 1;
         }
-        assert!(stayed > 5, "{stayed} of {step}");
+        // A step that only adds a column writes little.
+        assert!(stayed > 3, "{stayed} of {step}: is the migration seen?");
     }
 }
 
