@@ -93,7 +93,7 @@ impl Writer {
     fn step(&mut self, dir: &Path, done: &AtomicU64) -> std::io::Result<()> {
         let name = self.name();
         let path = dir.join(&name);
-        let what = self.below(20);
+        let what = self.below(21);
         match what {
             0..5 => fs::write(&path, self.bytes())?,
             5..8 => OpenOptions::new()
@@ -134,6 +134,13 @@ impl Writer {
             16 | 18 if self.kept_open.is_some() => {
                 let bytes = self.bytes();
                 self.kept_open.as_mut().unwrap().write_all(&bytes)?;
+            }
+            20 if name != self.own => {
+                let link = dir.join(format!("{}.link", self.own));
+                // Where both are names of one inode, it was not moved.
+                let _ = fs::remove_file(&link);
+                fs::hard_link(&path, &link)?;
+                fs::rename(&link, dir.join(format!("f{}", self.below(SHARED))))?;
             }
             _ => fs::remove_file(&path)?,
         }
