@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::mounted::{Mounted, can_mount};
-use crate::tools::{files_below, have, noise, sha256, told};
+use crate::tools::{files_below, have, must, noise, sha256, told};
 
 /// Keeps two versions of each file.
 const TWO: &str = "[retention.default]\nkeep = { last = 2 }\nlimit = {}\n";
@@ -409,6 +409,40 @@ fn an_object_that_nobody_has_told_of_is_adopted() {
     assert_eq!(mounted.contents("f"), ["object", "none", "object", "head"]);
     mounted.ok(&["prune"]);
     assert!(!object.exists());
+}
+
+/// Such as a crash leaves: until then, what needs it may be on its way to the catalog.
+#[test]
+fn what_nobody_needs_goes_after_a_day() {
+    if !can_mount() || !have(&["sqlite3"]) {
+        return;
+    }
+    let mut mounted = Mounted::configured("", TWO);
+    fs::write(mounted.at("f"), "one").unwrap();
+    fs::write(mounted.at("f"), "two").unwrap();
+    mounted.wait_for("object", || mounted.objects().len() == 1);
+    mounted.sync();
+    mounted.kill();
+    let digest = sha256("of no file");
+    let dir = mounted.backing.join(".horace/store/objects").join(&digest[..2]);
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join(&digest[2..]), "of no file").unwrap();
+    let catalog = mounted.backing.join(".horace/catalog.db");
+    let known = || {
+        let sql = "SELECT count(*) FROM object";
+        must(Command::new("sqlite3").arg("-readonly").arg(&catalog).arg(sql)).trim().to_owned()
+    };
+    mounted.start();
+    mounted.wait_for("adoption", || known() == "2");
+    mounted.ok(&["prune"]);
+    assert_eq!(mounted.objects().len(), 2, "it is young");
+    mounted.umount();
+    let older = "UPDATE object SET stored_ns = stored_ns - 86400000000000";
+    must(Command::new("sqlite3").arg(&catalog).arg(older));
+    mounted.start();
+    mounted.ok(&["prune"]);
+    assert_eq!(mounted.objects().into_keys().collect::<Vec<_>>(), [sha256("one")]);
+    mounted.assert_kept("f");
 }
 
 /// Bytes that move between two names do not lead in a circle once they are gone.

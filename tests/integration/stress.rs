@@ -271,6 +271,14 @@ pub(crate) fn assert_everything_is_there(mounted: &Mounted, end: End) {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
+/// The catalog knows of every object, so that none is there for good.
+fn assert_objects_are_known(mounted: &Mounted) {
+    let reader = mounted.catalog();
+    let is_known = |digest: &String| reader.stored_size(digest.parse().unwrap()).unwrap().is_some();
+    // A start looks for what it was not told of beside everything else.
+    mounted.wait_for("word of all objects", || mounted.objects().keys().all(is_known));
+}
+
 fn assert_heads_are_the_files(mounted: &Mounted) {
     for (name, path) in crate::tools::files_below(&mounted.backing) {
         let name = String::from_utf8(name).unwrap();
@@ -292,6 +300,16 @@ fn brief(log: &[Value]) -> String {
 fn stress(mut mounted: Mounted, options: &str) {
     let seed = setting("HORACE_STRESS_SEED", 1);
     let mut expected = Closed::new();
+    // Somebody else's files, which nobody touches.
+    fs::create_dir(mounted.at("still")).unwrap();
+    for content in ["one", "two"] {
+        fs::write(mounted.at("still/f"), content).unwrap();
+    }
+    fs::write(mounted.at("still/gone"), "three").unwrap();
+    fs::remove_file(mounted.at("still/gone")).unwrap();
+    mounted.wait_for("objects", || mounted.objects().len() == 2);
+    let still = |mounted: &Mounted| ["still/f", "still/gone"].map(|name| mounted.log_of(name));
+    let before = still(&mounted);
     for round in 0..setting("HORACE_STRESS_ROUNDS", ROUNDS) {
         let seed = seed.wrapping_mul(1_000_003) + round;
         eprintln!("-o {options}, round {round}, seed {seed}");
@@ -299,6 +317,7 @@ fn stress(mut mounted: Mounted, options: &str) {
         start_and_check(&mut mounted, End::Kill);
         // What a larger one begins with is lost with that.
         assert_kept_since(&mounted, &expected, &["too-large"]);
+        assert_eq!(still(&mounted), before);
     }
 }
 
@@ -311,6 +330,7 @@ pub(crate) fn start_and_check(mounted: &mut Mounted, end: End) {
     mounted.wait_for("objects", || fs::read_dir(&incoming).unwrap().count() == 0);
     mounted.sync();
     assert_everything_is_there(mounted, end);
+    assert_objects_are_known(mounted);
     assert_heads_are_the_files(mounted);
     mounted.assert_catalog_is_true();
     let (well, findings, summary) = mounted.verify(&["--restart"]);
