@@ -471,8 +471,9 @@ fn a_disk_that_is_full_during_a_migration_leaves_the_old_catalog() {
             }
             step += 1;
         }
-        // A step that only adds a column writes little.
-        assert!(stayed > 3, "{stayed} of {step}: is the migration seen?");
+        // The step from 8 only adds a column, and writes little.
+        let least = if schema == 8 { 5 } else { 6 };
+        assert!(stayed >= least, "{stayed} of {step}: is the migration seen?");
     }
 }
 
